@@ -72,7 +72,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-# Timers of systemd and the clock of the file system tick apart by up to one jiffy (10 ms on the slowest kernels).
+# The two clocks are read one after the other, on a machine that may be busy.
 CLOCK_SLACK_S = 0.02
 
 

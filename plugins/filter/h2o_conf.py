@@ -1,0 +1,202 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Turn routes into the configuration of h2o. All functions are pure: data in, data out."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+
+from ansible.errors import AnsibleFilterError
+
+ROUTE_KEYS = ("host", "path", "service", "upstream", "port", "retry")
+LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+LABEL_RE = re.compile(rf"{LABEL}\Z", re.IGNORECASE)
+NAME_RE = re.compile(rf"(?=.{{1,253}}\Z){LABEL}(?:\.{LABEL})*\Z", re.IGNORECASE)
+HOST_RE = re.compile(rf"(?=.{{1,253}}\Z)(?:\*\.)?{LABEL}(?:\.{LABEL})*\Z", re.IGNORECASE)
+# What a path may hold in RFC 3986, without the characters that mean something to YAML, Ruby or a shell.
+PATH_RE = re.compile(r"/[A-Za-z0-9._~!@+,:%/-]*\Z")
+
+# A name that no client asks for: the role reads from it which configuration h2o really serves.
+CHECK_HOST = "mesh-check.invalid"
+
+
+def as_port(value: object) -> int | None:
+    """Read a TCP port; None when it is not one."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535 else None
+
+
+def ip_literal(value: str) -> str | None:
+    """Spell an IP address as a URL wants it; None when it is not one."""
+    try:
+        address = ipaddress.ip_address(value.strip("[]"))
+    except ValueError:
+        return None
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
+def upstream_of(route: dict, consul_domain: str) -> str:
+    """Name the upstream of a valid route as HOST:PORT."""
+    if route.get("service"):
+        name = f"{route['service']}.service.{consul_domain}".lower()
+    else:
+        name = ip_literal(str(route["upstream"])) or str(route["upstream"]).lower()
+    return f"{name}:{as_port(route['port'])}"
+
+
+def one_route_errors(route: dict) -> list[str]:
+    """Say all that is wrong with one route, taken by itself."""
+    errors = []
+    unknown = sorted(str(key) for key in route if key not in ROUTE_KEYS)
+    if unknown:
+        errors.append(f"unknown key {', '.join(unknown)}: a route knows {', '.join(ROUTE_KEYS)}")
+    host, path = route.get("host", ""), route.get("path", "/")
+    if not isinstance(host, str) or (host and not HOST_RE.match(host)):
+        errors.append(f"host {host!r} is not a host name: use a name like shop.example.org or *.example.org, without scheme, port or path")
+    elif host.lower() in (CHECK_HOST, "default"):
+        errors.append(f"host {host!r} is used by the role itself: choose another name")
+    if not isinstance(path, str) or not path.startswith("/"):
+        errors.append(f"path {path!r} does not start with /: write /{str(path).lstrip('/')}")
+    elif not PATH_RE.match(path) or "//" in path or {".", ".."} & set(path.split("/")):
+        errors.append(f"path {path!r} is not a plain path: use letters, digits and any of . _ ~ ! @ + , : % / -, no // and no . or .. part")
+    service, upstream = route.get("service"), route.get("upstream")
+    if bool(service) == bool(upstream):
+        errors.append("exactly one of service (a Consul service name) and upstream (a DNS name or IP address) is needed")
+    elif service and not (isinstance(service, str) and LABEL_RE.match(service)):
+        errors.append(
+            f"service {service!r} is not a DNS label, so DNS cannot find it: use at most 63 letters, digits and dashes, and no dash at either end"
+        )
+    elif upstream and not (isinstance(upstream, str) and (ip_literal(upstream) or (NAME_RE.match(upstream) and not upstream.rsplit(".", 1)[-1].isdigit()))):
+        errors.append(f"upstream {upstream!r} is neither a DNS name nor an IP address: give the bare name or address, without scheme, port or path")
+    if "port" not in route:
+        errors.append("port is missing: give the port that the service listens on")
+    elif as_port(route["port"]) is None:
+        errors.append(f"port {route['port']!r} is not between 1 and 65535: give the port that the service listens on")
+    if not isinstance(route.get("retry", True), bool):
+        errors.append(f"retry {route['retry']!r} is neither true nor false")
+    return errors
+
+
+def place_of(route: dict) -> tuple[str, str]:
+    """Tell which host and path a route answers for; /shop and /shop/ are one place."""
+    path = str(route.get("path", "/"))
+    return str(route.get("host") or "").lower(), path.rstrip("/") or "/"
+
+
+def route_errors(routes: object) -> list[str]:
+    """Say all that is wrong with the routes, each message starting with the route that it is about."""
+    if not isinstance(routes, (list, tuple)):
+        return ["h2o_routes is not a list: give a list of routes"]
+    errors = []
+    seen: dict[tuple[str, str], int] = {}
+    for index, route in enumerate(routes):
+        if not isinstance(route, dict):
+            errors.append(f"h2o_routes[{index}]: {route!r} is not a dictionary: give service and port, for example {{service: web, port: 8080}}")
+            continue
+        place = place_of(route)
+        where = f"h2o_routes[{index}] (host {place[0] or 'any'}, path {route.get('path', '/')})"
+        errors.extend(f"{where}: {error}" for error in one_route_errors(route))
+        if place in seen:
+            errors.append(f"{where}: h2o_routes[{seen[place]}] has the same host and path already: remove one of the two")
+        seen.setdefault(place, index)
+    return errors
+
+
+def ruby_string(text: str) -> str:
+    """Quote a text for Ruby, so that nothing in it is evaluated."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def hosts(
+    routes: list[dict],
+    consul_domain: str = "consul",
+    ports: list[int] | None = None,
+    handlers: str = "",
+    node: str = "",
+    attempts: int = 1,
+    timeout: int = 5,
+) -> dict:
+    """Build the `hosts` section of h2o's configuration out of the routes.
+
+    `handlers` is the path of the mruby handlers; empty when h2o has no mruby, and then nothing is retried.
+    """
+    errors = route_errors(routes)
+    if errors:
+        raise AnsibleFilterError("; ".join(errors))
+    load = f"require {ruby_string(handlers)}; "
+    names: dict[str, dict] = {"default": {}}
+    for route in routes:
+        host, path = place_of(route)
+        upstream = upstream_of(route, consul_domain)
+        commands = {"proxy.reverse.url": f"http://{upstream}/"}
+        if handlers and attempts > 1 and route.get("retry", True):
+            commands["mruby.handler"] = load + f"MeshRetry.new({ruby_string(upstream)}, {int(attempts)}, {int(timeout)})"
+        names.setdefault(host or "default", {})[path] = commands
+    for paths in names.values():
+        if handlers:
+            paths.setdefault("/", {"mruby.handler": load + f"MeshNotFound.new({ruby_string(node)})"})
+        elif not paths:
+            # h2o refuses a host without a path; this folder is always empty, so that the answer is a plain 404.
+            paths["/"] = {"file.dir": "/var/empty"}
+    result = {}
+    for name, paths in sorted(names.items()):
+        result[name] = {"paths": paths}
+        for port in ports or []:
+            # h2o takes a host without a port for the default port of the scheme only.
+            if name != "default" and port not in (80, 443):
+                result[f"{name}:{port}"] = {"paths": paths}
+    return result
+
+
+def scalar(value: object) -> str:
+    """Spell one value for h2o, which knows ON and OFF and no booleans."""
+    if isinstance(value, bool):
+        value = "ON" if value else "OFF"
+    if value is None or (isinstance(value, str) and not value):
+        return '""'
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, str):
+        return json.dumps(str(value), ensure_ascii=False)
+    raise AnsibleFilterError(f"h2o's configuration cannot hold {value!r} ({type(value).__name__})")
+
+
+def lines(node: object, indent: str) -> list[str]:
+    """Write a dictionary or list as block YAML, sorted by key, one scalar a line."""
+    out = []
+    entries: list[tuple[str, object]] = []
+    if isinstance(node, dict):
+        for key, value in sorted(node.items(), key=lambda item: str(item[0])):
+            name = scalar(str(key)) + ":"
+            # h2o 2.2 wants one `listen` key for each listener, which no YAML library will write.
+            several = key == "listen" and isinstance(value, (list, tuple))
+            entries.extend((name, one) for one in value) if several else entries.append((name, value))
+    else:
+        entries = [("-", value) for value in node]
+    for name, value in entries:
+        if isinstance(value, (dict, list, tuple)) and value:
+            out.append(indent + name)
+            out.extend(lines(value, indent + "  "))
+        elif isinstance(value, (dict, list, tuple)):
+            out.append(f"{indent}{name} {'{}' if isinstance(value, dict) else '[]'}")
+        else:
+            out.append(f"{indent}{name} {scalar(value)}")
+    return out
+
+
+def conf(settings: dict) -> str:
+    """Write the configuration file of h2o. The same settings give the same text."""
+    if not isinstance(settings, dict):
+        raise AnsibleFilterError(f"h2o's configuration is a dictionary, not {settings!r}")
+    return "\n".join(lines(settings, "")) + "\n"
+
+
+class FilterModule:
+    """The filters of the h2o role."""
+
+    def filters(self):
+        return {"h2o_conf": conf, "h2o_hosts": hosts, "h2o_route_errors": route_errors}

@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The pure functions of module_utils, for playbooks. Each filter is documented in the .yml file of its name beside this one."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.vdloo.mesh.plugins.module_utils import peering, quorum, registry as records
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns.keys import link_password
+
+# The host variables that the checks read; the rest of a host's variables stays untemplated.
+READ = ("ansible_connection", "ansible_host", "ansible_port", "mesh_endpoints", "mesh_site", "mesh_zones")
+
+
+def _plain(value):
+    """Copy a value without Ansible's lazy and tagged types, which compare and serialise in ways of their own."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return str(value)
+    return value
+
+
+def _variables(hostvars, name: str) -> dict:
+    variables = hostvars[name]
+    return {key: _plain(variables[key]) for key in READ if key in variables}
+
+
+def inventory_problems(names: list[str], hostvars, consul_servers: list[str]) -> list[str]:
+    names = _plain(names)
+    problems = records.inventory_problems({name: _variables(hostvars, name) for name in names})
+    problems += quorum.problems(names, _plain(consul_servers))
+    if not problems:
+        problems += peering.problems([records.describe(name, _variables(hostvars, name)) for name in names])
+    return problems
+
+
+def registry(known: list[dict], names: list[str], hostvars, overlays: dict[str, dict], servers: list[str]) -> dict[str, dict]:
+    merged = records.merge(*_plain(known))
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    overlays = _plain(overlays)
+    for name in sorted(_plain(names)):
+        told = {
+            **records.describe(name, _variables(hostvars, name)),
+            "public_key": overlays[name]["public_key"],
+            "address": overlays[name]["address"],
+            "overlay": "cjdns",
+            "server_eligible": name in _plain(servers),
+            "state": "member",
+        }
+        merged = records.update(merged, told, now)
+    problems = records.identity_problems(merged)
+    if problems:
+        raise AnsibleFilterError("\n".join(problems))
+    return merged
+
+
+def peers(nodes: dict[str, dict], name: str, link_secrets: dict[str, str]) -> dict[str, list[dict]]:
+    nodes, link_secrets = _plain(nodes), _plain(link_secrets)
+    members = [record for record in nodes.values() if record["state"] == "member"]
+    dials, accepts = [], []
+    for link in peering.links(members):
+        dialler, listener = nodes[link["dialler"]], nodes[link["listener"]]
+        secret = link_secrets.get(link["listener"])
+        if link["dialler"] == name:
+            dial = {"name": listener["name"], "address": link["address"], "public_key": listener["public_key"]}
+            # The secret of a node that this run does not reach is unknown: its dialler keeps the password that it has.
+            dials.append({**dial, "password": link_password(secret, dialler["public_key"])} if secret else dial)
+        if link["listener"] == name and secret:
+            accepts.append({"user": dialler["name"], "password": link_password(secret, dialler["public_key"])})
+    return {"dials": dials, "accepts": accepts}
+
+
+class FilterModule:
+    def filters(self) -> dict:
+        return {"inventory_problems": inventory_problems, "registry": registry, "peers": peers}

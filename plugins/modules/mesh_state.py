@@ -1,0 +1,240 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: mesh_state
+short_description: Read and keep what a node knows of its mesh
+version_added: "1.0.0"
+description:
+  - Every node keeps the secrets of the mesh and the registry of its nodes, so that a run can start from any of them.
+  - Without O(secrets), O(found) and O(registry), the module only reads.
+  - Secrets are made or placed once and never overwritten. Other secrets on the node than those given are an error,
+    as the node then belongs to another mesh.
+  - Files are replaced whole or not at all, and belong to root alone.
+options:
+  found:
+    description:
+      - Make the secrets of a new mesh on this node, unless it has some already.
+      - Two runs that found the same mesh at the same time end with the secrets of whichever came first.
+    type: bool
+    default: false
+  seeds:
+    description: With O(found), the names of the nodes that start the new mesh's Consul together. Kept with the secrets.
+    type: list
+    elements: str
+    default: []
+  secrets:
+    description: The mesh's secrets, as RV(secrets) of another node.
+    type: dict
+    suboptions:
+      generation:
+        description: Tells this mesh from every other.
+        type: str
+        required: true
+      gossip_key:
+        description: Encrypts Consul's gossip; 32 bytes in base64.
+        type: str
+        required: true
+      seeds:
+        description: The names of the nodes that started the mesh's Consul together.
+        type: list
+        elements: str
+        required: true
+  registry:
+    description: The registry to keep, a dictionary of node records by name. Replaces the one on the node.
+    type: dict
+  secrets_file:
+    description: Where the secrets are kept.
+    type: path
+    default: /etc/vdloo-mesh/secrets.json
+  registry_file:
+    description: Where the registry is kept.
+    type: path
+    default: /var/lib/vdloo-mesh/registry.json
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be made or placed, and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows the registry's change. Secrets are never shown.
+author:
+  - vdloo.mesh contributors (@vdloo)
+"""
+
+EXAMPLES = r"""
+- name: Read what each node knows
+  vdloo.mesh.mesh_state:
+  register: known
+  no_log: true
+
+- name: Found a mesh
+  vdloo.mesh.mesh_state:
+    found: true
+    seeds: [vps1, vps2, vps3]
+  run_once: true
+  no_log: true
+"""
+
+RETURN = r"""
+secrets:
+  description:
+    - The mesh's secrets that the node holds, or C(null). Register them with C(no_log).
+    - With O(secrets), Ansible masks what was handed in.
+    - C(generation) tells this mesh from every other, C(gossip_key) encrypts Consul's gossip, C(seeds) are the nodes that started it.
+  type: dict
+  returned: always
+registry:
+  description: The registry that the node holds, node records by name.
+  type: dict
+  returned: always
+"""
+
+import base64
+import json
+import os
+import secrets as random_source
+import tempfile
+import uuid
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+class StateError(Exception):
+    """What is wrong with a file on the node, and what to do."""
+
+
+def read_json(path: str) -> dict | None:
+    """Read a file that holds one JSON object; None when it is missing. Raises StateError when it holds anything else."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StateError(f"{path} is not valid JSON ({error}): restore it from another node of the mesh, it was left as it is") from error
+    if not isinstance(value, dict):
+        raise StateError(f"{path} does not hold a JSON object: restore it from another node of the mesh, it was left as it is")
+    return value
+
+
+def check_secrets(value: dict, source: str) -> None:
+    """Raise StateError unless `value` holds usable secrets. `source` names where they come from."""
+    try:
+        key = base64.b64decode(value["gossip_key"], validate=True)
+        usable = len(key) in (16, 24, 32) and isinstance(value["generation"], str) and isinstance(value["seeds"], list)
+    except (KeyError, TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise StateError(f"{source} does not hold a mesh's secrets: restore it from another node of the mesh, it was left as it is")
+
+
+def write_json(path: str, value: dict, replace: bool) -> bool:
+    """Write a file whole, readable by root alone; tell whether this call made it. Without `replace`, a file that is there stays."""
+    directory = os.path.dirname(path)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    descriptor, staged = tempfile.mkstemp(prefix=".vdloo-mesh-", dir=directory)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, sort_keys=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(staged, path)
+        else:
+            try:
+                os.link(staged, path)
+            except FileExistsError:
+                return False
+        return True
+    finally:
+        if os.path.exists(staged):
+            os.unlink(staged)
+
+
+def new_secrets(seeds: list[str]) -> dict:
+    """Make the secrets of a new mesh."""
+    return {
+        "generation": str(uuid.uuid4()),
+        "gossip_key": base64.b64encode(random_source.token_bytes(32)).decode(),
+        "seeds": sorted(seeds),
+    }
+
+
+def keep_secrets(path: str, given: dict | None, found: bool, seeds: list[str], check_mode: bool) -> tuple[dict | None, bool]:
+    """Place or make the secrets where there are none; return those of the node and whether they are new."""
+    held = read_json(path)
+    if held is not None:
+        check_secrets(held, path)
+        if given is not None and held != given:
+            raise StateError(
+                f"this node belongs to another mesh: {path} is of generation {held['generation']}, this run's is "
+                f"{given['generation']}. Take the node out of the inventory, or let it leave its mesh first. Nothing was changed"
+            )
+        return held, False
+    if given is not None:
+        check_secrets(given, "the option secrets")
+    elif not found:
+        return None, False
+    wanted = given if given is not None else new_secrets(seeds)
+    if check_mode:
+        return wanted, True
+    if not write_json(path, wanted, replace=False):
+        # Another run was faster: what it wrote counts.
+        return keep_secrets(path, given, found, seeds, check_mode)
+    return wanted, True
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "found": {"type": "bool", "default": False},
+            "seeds": {"type": "list", "elements": "str", "default": []},
+            "secrets": {
+                "type": "dict",
+                "options": {
+                    "generation": {"type": "str", "required": True},
+                    "gossip_key": {"type": "str", "required": True, "no_log": True},
+                    "seeds": {"type": "list", "elements": "str", "required": True},
+                },
+            },
+            "registry": {"type": "dict"},
+            "secrets_file": {"type": "path", "default": "/etc/vdloo-mesh/secrets.json", "no_log": False},
+            "registry_file": {"type": "path", "default": "/var/lib/vdloo-mesh/registry.json"},
+        },
+        mutually_exclusive=[("found", "secrets")],
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        held, changed = keep_secrets(options["secrets_file"], options["secrets"], options["found"], options["seeds"], module.check_mode)
+        registry = read_json(options["registry_file"]) or {}
+    except StateError as error:
+        module.fail_json(msg=str(error))
+    diff = []
+    if changed:
+        diff.append({"before_header": options["secrets_file"], "after_header": options["secrets_file"], "before": "", "after": "(secret)\n"})
+    wanted = options["registry"]
+    if wanted is not None and wanted != registry:
+        changed = True
+        diff.append(
+            {
+                "before_header": options["registry_file"],
+                "after_header": options["registry_file"],
+                "before": json.dumps(registry, indent=2, sort_keys=True) + "\n",
+                "after": json.dumps(wanted, indent=2, sort_keys=True) + "\n",
+            }
+        )
+        if not module.check_mode:
+            write_json(options["registry_file"], wanted, replace=True)
+        registry = wanted
+    module.exit_json(changed=changed, secrets=held, registry=registry, diff=diff)
+
+
+if __name__ == "__main__":
+    main()
