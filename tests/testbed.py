@@ -17,6 +17,7 @@ A topology (YAML):
         networks: [cloud]         the first one is where Ansible connects
         vars: {mesh_zones: [cloud]}
         listens: {cloud: cloud}   network: zone; becomes mesh_endpoints
+        tun: false                a container without the TUN device, that may not make one
     vars: {...}                   variables of all nodes
 
 Nodes boot systemd from the image that script/bootstrap makes, with addresses that stay over a restart.
@@ -25,6 +26,7 @@ Nodes boot systemd from the image that script/bootstrap makes, with addresses th
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import ipaddress
 import os
@@ -99,7 +101,7 @@ class Testbed:
             if "nat_to" in options:
                 self._router(name, options["nat_to"], networks, addresses)
         for name, options in self.topology["nodes"].items():
-            self._boot(name, options["networks"], networks, addresses, self._node_script(options, networks, addresses))
+            self._boot(name, options["networks"], networks, addresses, self._node_script(options, addresses))
         self._write_inventory(addresses)
         print(self.directory / "hosts.yml")
 
@@ -136,15 +138,15 @@ class Testbed:
         for name, network in networks.items():
             network.reload()
             subnet = ipaddress.ip_network(network.attrs["IPAM"]["Config"][0]["Subnet"])
-            members = [f"{home}-{ROUTER}" for home, o in self.topology["networks"].items() if name in (home, o.get("nat_to"))]
-            members = [m for m in members if f"{m}" in self._routers()]
+            members = [
+                f"{home}-{ROUTER}"
+                for home, options in self.topology["networks"].items()
+                if "nat_to" in options and name in (home, options["nat_to"])
+            ]
             members += [node for node, options in self.topology["nodes"].items() if name in options["networks"]]
             for number, member in enumerate(members, start=10):
                 addresses[name, member] = str(subnet[number])
         return addresses
-
-    def _routers(self) -> set[str]:
-        return {f"{name}-{ROUTER}" for name, options in self.topology["networks"].items() if "nat_to" in options}
 
     def _router(self, inside: str, outside: str, networks: dict, addresses: dict) -> None:
         name = f"{inside}-{ROUTER}"
@@ -156,11 +158,10 @@ class Testbed:
         # The outer network comes first: the first one gives the default route.
         self._boot(name, [outside, inside], networks, addresses, script)
 
-    def _node_script(self, options: dict, networks: dict, addresses: dict) -> str:
+    def _node_script(self, options: dict, addresses: dict) -> str:
         home = options["networks"][0]
-        if f"{home}-{ROUTER}" in self._routers():
-            return f"ip route replace default via {addresses[home, f'{home}-{ROUTER}']}\n"
-        return ""
+        router = addresses.get((home, f"{home}-{ROUTER}"))
+        return f"ip route replace default via {router}\n" if router else ""
 
     def _boot(self, name: str, members_of: list[str], networks: dict, addresses: dict, script: str) -> None:
         try:
@@ -184,7 +185,7 @@ class Testbed:
             labels={LABEL: self.name},
             network=first.name,
             networking_config={first.name: self.docker.api.create_endpoint_config(ipv4_address=addresses[members_of[0], name])},
-            **BOOT_OPTIONS,
+            **{**BOOT_OPTIONS, **({} if self.topology["nodes"].get(name, {}).get("tun", True) else {"devices": [], "cap_drop": ["MKNOD"]})},
         )
         for member_of in members_of[1:]:
             networks[member_of].connect(container, ipv4_address=addresses[member_of, name])
@@ -230,6 +231,7 @@ class Testbed:
                     "ansible_ssh_private_key_file": str(CACHE / "id_ed25519"),
                     "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.directory / 'known_hosts'}",
                     "ansible_control_path_dir": str(self.control_path),
+                    **binaries_at_hand(),
                     **self.topology.get("vars", {}),
                 },
             }
@@ -237,6 +239,16 @@ class Testbed:
         for group, members in self.topology.get("groups", {}).items():
             inventory[group] = {"hosts": {member: None for member in members}}
         (self.directory / "hosts.yml").write_text("---\n" + yaml.safe_dump(inventory, sort_keys=False))
+
+
+def binaries_at_hand() -> dict[str, str]:
+    """Variables that hand prebuilt binaries to the roles, as a user hands in a cjdroute built elsewhere."""
+    found = {}
+    for role, path in (("cjdns", ROOT / "tests" / "doubles" / "cjdroute"), ("consul", ROOT / ".cache" / "consul")):
+        found[f"{role}_install_method"] = "binary"
+        found[f"{role}_binary_src"] = str(path)
+        found[f"{role}_binary_checksum"] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return found
 
 
 def _tar(files: dict[str, tuple[str, int]], links: dict[str, str]) -> bytes:

@@ -1,0 +1,107 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a mesh has to live with: further runs, runs that miss a node, reboots. Each test leaves the mesh whole."""
+
+from __future__ import annotations
+
+import pytest
+
+NODES = ("n1", "n2", "n3")
+
+
+def whole(mesh) -> bool:
+    """Whether every node is up, knows all others as alive, and there is a leader."""
+    return all(
+        mesh.members(name) == dict.fromkeys(NODES, "alive") and sum(voter for _state, voter in mesh.raft(name).values()) == len(NODES)
+        for name in NODES
+    )
+
+
+def serves(mesh, name: str) -> bool:
+    return "served by" in mesh.node(name).run("curl -s -m 5 http://127.0.0.1/").stdout
+
+
+@pytest.fixture(autouse=True)
+def _whole_before_and_after(mesh):
+    mesh.wait_for(lambda: whole(mesh), "the mesh is whole before the test")
+    yield
+    mesh.wait_for(lambda: whole(mesh), "the mesh is whole after the test", 120)
+
+
+def test_a_second_run_changes_nothing_and_restarts_nothing(mesh):
+    before = {name: mesh.pids(name) for name in NODES}
+    run = mesh.site()
+    assert run.code == 0, run.output
+    assert {name: run.changed[name] for name in NODES} == dict.fromkeys(NODES, 0), run.output
+    assert {name: mesh.pids(name) for name in NODES} == before
+
+
+def test_check_mode_of_a_converged_mesh_shows_no_change(mesh):
+    run = mesh.site("--check", "--diff")
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}, run.output
+
+
+def test_a_run_that_reaches_one_node_only_takes_nothing_from_the_others(mesh):
+    before = {name: mesh.pids(name) for name in NODES}
+    run = mesh.site("--limit", "n1")
+    assert run.code == 0, run.output
+    assert run.changed["n1"] == 0, run.output
+    assert {name: mesh.pids(name) for name in NODES} == before
+
+
+def test_a_rebooted_node_comes_back_by_itself_as_it_was(mesh):
+    mesh.node("n1").check_output("consul kv put test/before-reboot kept")
+    identity = mesh.node("n3").check_output("sha256sum /etc/cjdns/identity.json")
+    address = mesh.address("n3")
+    mesh.reboot("n3")
+    mesh.wait_for(lambda: address in mesh.node("n3").check_output("ip -6 -o address show"), "n3 has its address again")
+    mesh.wait_for(lambda: mesh.pings("n1", "n3") and mesh.pings("n3", "n2"), "n3 is reached again")
+    mesh.wait_for(lambda: mesh.node("n3").check_output("consul kv get test/before-reboot") == "kept", "n3 reads the KV again")
+    mesh.wait_for(lambda: mesh.node("n3").run("getent ahosts web.service.consul").rc == 0, "n3 resolves the service again")
+    mesh.wait_for(lambda: serves(mesh, "n3"), "n3 serves again")
+    assert mesh.node("n3").check_output("sha256sum /etc/cjdns/identity.json") == identity
+
+
+def test_a_run_after_a_reboot_changes_nothing(mesh):
+    before = mesh.pids("n3")
+    run = mesh.site()
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}, run.output
+    assert mesh.pids("n3") == before
+
+
+def test_the_mesh_survives_the_reboot_of_its_leader(mesh):
+    leader = next(name for name, (state, _voter) in mesh.raft("n1").items() if state == "leader")
+    mesh.node("n1").check_output("consul kv put test/before-leader-reboot kept")
+    mesh.reboot(leader)
+    for name in NODES:
+        mesh.wait_for(
+            lambda name=name: mesh.node(name).check_output("consul kv get test/before-leader-reboot") == "kept", f"{name} reads the KV"
+        )
+
+
+def test_a_run_without_an_unreachable_node_goes_on_and_drops_none_of_its_peers(mesh):
+    mesh.container("n2").stop(timeout=20)
+    try:
+        config = mesh.node("n3").check_output("sha256sum /etc/cjdroute.conf")
+        before = {name: mesh.pids(name) for name in ("n1", "n3")}
+        run = mesh.site()
+        assert "n2" in run.output and "unreachable=1" in run.output, run.output
+        assert {name: run.changed[name] for name in ("n1", "n3")} == {"n1": 0, "n3": 0}, run.output
+        assert {name: mesh.pids(name) for name in ("n1", "n3")} == before
+        assert mesh.node("n3").check_output("sha256sum /etc/cjdroute.conf") == config
+    finally:
+        mesh.container("n2").start()
+        mesh._connections.pop("n2", None)
+    mesh.wait_for(lambda: mesh.node("n2").run("true").rc == 0, "n2 answers by SSH")
+
+
+@pytest.mark.parametrize("daemon", ["cjdns", "consul", "dnsmasq-mesh", "h2o"])
+def test_a_killed_daemon_is_back_by_itself(mesh, daemon):
+    before = mesh.node("n2").check_output("systemctl show -p MainPID --value %s", daemon)
+    mesh.node("n2").check_output("kill -9 %s", before)
+    mesh.wait_for(
+        lambda: mesh.node("n2").check_output("systemctl show -p MainPID --value %s", daemon) not in (before, "0"), f"{daemon} is back", 60
+    )
+    mesh.wait_for(lambda: mesh.pings("n2", "n1") and serves(mesh, "n2"), f"n2 serves after {daemon} was killed", 90)

@@ -1,0 +1,70 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.vdloo.mesh.plugins.filter import mesh
+
+ROOT = Path(__file__).resolve().parents[4]
+KEYS = {"a": "f09rvtmr2s25942ygutztv8bf70ny8zd0kpffk8lmbzm40qty9k0.k", "b": "u2jf87mgqlxfzdnywp60z3tx6tkulvgh2nyc2jk1zc69zzt2s8u0.k"}
+HOSTVARS = {"a": {"ansible_host": "192.0.2.1", "mesh_endpoints": ["192.0.2.1:4321"]}, "b": {"ansible_host": "192.0.2.2"}}
+OVERLAYS = {name: {"public_key": key, "address": f"fc00::{name}"} for name, key in KEYS.items()}
+
+
+def registry(known=(), names=("a", "b"), hostvars=HOSTVARS, overlays=OVERLAYS):
+    return mesh.registry(list(known), list(names), hostvars, overlays, ["a"])
+
+
+def test_the_example_inventory_is_sound():
+    hosts = yaml.safe_load((ROOT / "inventory" / "hosts.example.yml").read_text())["mesh"]["hosts"]
+    assert mesh.inventory_problems(list(hosts), hosts, []) == []
+
+
+def test_the_registry_of_an_unchanged_mesh_does_not_change():
+    first = registry()
+    assert registry([first, first]) == first
+    assert {name: record["version"] for name, record in first.items()} == {"a": 1, "b": 1}
+    assert [name for name, record in first.items() if record["server_eligible"]] == ["a"]
+
+
+def test_a_node_that_this_run_does_not_reach_stays_in_the_registry():
+    first = registry()
+    assert registry([first], names=["b"], overlays={"b": OVERLAYS["b"]}) == first
+
+
+def test_a_new_endpoint_is_told_by_a_new_version():
+    moved = {**HOSTVARS, "a": {**HOSTVARS["a"], "mesh_endpoints": ["192.0.2.9:4321"]}}
+    changed = registry([registry()], hostvars=moved)
+    assert changed["a"]["version"] == 2
+    assert changed["a"]["endpoints"] == [{"address": "192.0.2.9:4321", "zone": "public"}]
+    assert changed["b"]["version"] == 1
+
+
+def test_two_nodes_with_one_key_are_refused():
+    with pytest.raises(AnsibleFilterError, match="nodes a and b have the same key"):
+        registry(overlays={**OVERLAYS, "b": {**OVERLAYS["a"]}})
+
+
+def test_dialler_and_listener_get_the_same_password():
+    nodes = registry()
+    secrets = {"a": "1" * 64, "b": "2" * 64}
+    dials = mesh.peers(nodes, "b", secrets)["dials"]
+    accepts = mesh.peers(nodes, "a", secrets)["accepts"]
+    assert [(dial["name"], dial["address"], dial["public_key"]) for dial in dials] == [("a", "192.0.2.1:4321", KEYS["a"])]
+    assert accepts == [{"user": "b", "password": dials[0]["password"]}]
+    assert mesh.peers(nodes, "a", secrets)["dials"] == []
+
+
+def test_another_secret_of_the_listener_makes_another_password():
+    nodes = registry()
+    first, second = (mesh.peers(nodes, "b", {"a": digit * 64})["dials"][0]["password"] for digit in "12")
+    assert first != second
+
+
+def test_a_listener_that_this_run_does_not_reach_is_dialled_with_the_password_known_before():
+    assert "password" not in mesh.peers(registry(), "b", {"b": "2" * 64})["dials"][0]
