@@ -7,9 +7,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from ansible.errors import AnsibleFilterError
-
-from ansible_collections.vdloo.mesh.plugins.module_utils import peering, quorum, registry as records
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns.keys import link_password
+from ansible_collections.vdloo.mesh.plugins.module_utils import peering, quorum
+from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 
 # The host variables that the checks read; the rest of a host's variables stays untemplated.
 READ = ("ansible_connection", "ansible_host", "ansible_port", "mesh_endpoints", "mesh_site", "mesh_zones")
@@ -60,20 +59,22 @@ def registry(known: list[dict], names: list[str], hostvars, overlays: dict[str, 
     return merged
 
 
-def peers(nodes: dict[str, dict], name: str, link_secrets: dict[str, str]) -> dict[str, list[dict]]:
-    nodes, link_secrets = _plain(nodes), _plain(link_secrets)
+def peers(nodes: dict[str, dict], name: str, link_passwords: dict[str, dict] | None = None) -> dict[str, list]:
+    nodes, passwords = _plain(nodes), _plain(link_passwords or {})
     members = [record for record in nodes.values() if record["state"] == "member"]
-    dials, accepts = [], []
+    found: dict[str, list] = {"dials": [], "accepts": [], "diallers": []}
     for link in peering.links(members):
         dialler, listener = nodes[link["dialler"]], nodes[link["listener"]]
-        secret = link_secrets.get(link["listener"])
-        if link["dialler"] == name:
-            dial = {"name": listener["name"], "address": link["address"], "public_key": listener["public_key"]}
-            # The secret of a node that this run does not reach is unknown: its dialler keeps the password that it has.
-            dials.append({**dial, "password": link_password(secret, dialler["public_key"])} if secret else dial)
-        if link["listener"] == name and secret:
-            accepts.append({"user": dialler["name"], "password": link_password(secret, dialler["public_key"])})
-    return {"dials": dials, "accepts": accepts}
+        password = passwords.get(listener["name"], {}).get(dialler["public_key"])
+        if dialler["name"] == name:
+            dial = {"name": listener["name"], "address": link["address"], "public_key": listener["public_key"], "login": name}
+            # A listener that this run does not reach tells no password: its dialler keeps the one that it has.
+            found["dials"].append({**dial, "password": password} if password else dial)
+        if listener["name"] == name:
+            found["diallers"].append(dialler["public_key"])
+            if password:
+                found["accepts"].append({"user": dialler["name"], "password": password})
+    return found
 
 
 class FilterModule:

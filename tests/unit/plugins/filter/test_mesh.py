@@ -16,8 +16,8 @@ HOSTVARS = {"a": {"ansible_host": "192.0.2.1", "mesh_endpoints": ["192.0.2.1:432
 OVERLAYS = {name: {"public_key": key, "address": f"fc00::{name}"} for name, key in KEYS.items()}
 
 
-def registry(known=(), names=("a", "b"), hostvars=HOSTVARS, overlays=OVERLAYS):
-    return mesh.registry(list(known), list(names), hostvars, overlays, ["a"])
+def registry(known=(), names=("a", "b"), hostvars=None, overlays=None):
+    return mesh.registry(list(known), list(names), hostvars or HOSTVARS, overlays or OVERLAYS, ["a"])
 
 
 def test_the_example_inventory_is_sound():
@@ -51,20 +51,14 @@ def test_two_nodes_with_one_key_are_refused():
 
 
 def test_dialler_and_listener_get_the_same_password():
-    nodes = registry()
-    secrets = {"a": "1" * 64, "b": "2" * 64}
-    dials = mesh.peers(nodes, "b", secrets)["dials"]
-    accepts = mesh.peers(nodes, "a", secrets)["accepts"]
-    assert [(dial["name"], dial["address"], dial["public_key"]) for dial in dials] == [("a", "192.0.2.1:4321", KEYS["a"])]
-    assert accepts == [{"user": "b", "password": dials[0]["password"]}]
-    assert mesh.peers(nodes, "a", secrets)["dials"] == []
-
-
-def test_another_secret_of_the_listener_makes_another_password():
-    nodes = registry()
-    first, second = (mesh.peers(nodes, "b", {"a": digit * 64})["dials"][0]["password"] for digit in "12")
-    assert first != second
+    passwords = {"a": {KEYS["b"]: "secret-of-a-and-b"}}
+    dials = mesh.peers(registry(), "b", passwords)["dials"]
+    assert dials == [
+        {"name": "a", "address": "192.0.2.1:4321", "public_key": KEYS["a"], "login": "b", "password": "secret-of-a-and-b"},
+    ]
+    listener = mesh.peers(registry(), "a", passwords)
+    assert listener == {"dials": [], "accepts": [{"user": "b", "password": "secret-of-a-and-b"}], "diallers": [KEYS["b"]]}
 
 
 def test_a_listener_that_this_run_does_not_reach_is_dialled_with_the_password_known_before():
-    assert "password" not in mesh.peers(registry(), "b", {"b": "2" * 64})["dials"][0]
+    assert "password" not in mesh.peers(registry(), "b", {})["dials"][0]
