@@ -18,6 +18,8 @@ HOST_RE = re.compile(rf"(?=.{{1,253}}\Z)(?:\*\.)?{LABEL}(?:\.{LABEL})*\Z", re.IG
 # What a path may hold in RFC 3986, without the characters that mean something to YAML, Ruby or a shell.
 PATH_RE = re.compile(r"/[A-Za-z0-9._~!@+,:%/-]*\Z")
 
+CHECKSUM_RE = re.compile(r"sha256:[0-9a-f]{64}\Z", re.IGNORECASE)
+
 # A name that no client asks for: the role reads from it which configuration h2o really serves.
 CHECK_HOST = "mesh-check.invalid"
 
@@ -70,8 +72,12 @@ def one_route_errors(route: dict) -> list[str]:
         errors.append(
             f"service {service!r} is not a DNS label, so DNS cannot find it: use at most 63 letters, digits and dashes, and no dash at either end"
         )
-    elif upstream and not (isinstance(upstream, str) and (ip_literal(upstream) or (NAME_RE.match(upstream) and not upstream.rsplit(".", 1)[-1].isdigit()))):
-        errors.append(f"upstream {upstream!r} is neither a DNS name nor an IP address: give the bare name or address, without scheme, port or path")
+    elif upstream and not (
+        isinstance(upstream, str) and (ip_literal(upstream) or (NAME_RE.match(upstream) and not upstream.rsplit(".", 1)[-1].isdigit()))
+    ):
+        errors.append(
+            f"upstream {upstream!r} is neither a DNS name nor an IP address: give the bare name or address, without scheme, port or path"
+        )
     if "port" not in route:
         errors.append("port is missing: give the port that the service listens on")
     elif as_port(route["port"]) is None:
@@ -95,7 +101,9 @@ def route_errors(routes: object) -> list[str]:
     seen: dict[tuple[str, str], int] = {}
     for index, route in enumerate(routes):
         if not isinstance(route, dict):
-            errors.append(f"h2o_routes[{index}]: {route!r} is not a dictionary: give service and port, for example {{service: web, port: 8080}}")
+            errors.append(
+                f"h2o_routes[{index}]: {route!r} is not a dictionary: give service and port, for example {{service: web, port: 8080}}"
+            )
             continue
         place = place_of(route)
         where = f"h2o_routes[{index}] (host {place[0] or 'any'}, path {route.get('path', '/')})"
@@ -103,6 +111,44 @@ def route_errors(routes: object) -> list[str]:
         if place in seen:
             errors.append(f"{where}: h2o_routes[{seen[place]}] has the same host and path already: remove one of the two")
         seen.setdefault(place, index)
+    return errors
+
+
+def setting_errors(settings: dict) -> list[str]:
+    """Say what is wrong with the settings of the h2o role, other than the routes."""
+    errors = []
+    ports = {"h2o_http_port": settings["http_port"]}
+    if settings["tls"]:
+        ports["h2o_https_port"] = settings["https_port"]
+        errors.extend(
+            f"h2o_tls.{name} {settings['tls'].get(name) or '(empty)'} is not an absolute path: give the path of a file on the node, or clear h2o_tls"
+            for name in ("certificate_file", "key_file")
+            if not str(settings["tls"].get(name) or "").startswith("/")
+        )
+    errors.extend(f"{name} {port} is not between 1 and 65535: give a free port" for name, port in ports.items() if as_port(port) is None)
+    if len(ports) == 2 and len(set(ports.values())) == 1:
+        errors.append(f"h2o_http_port and h2o_https_port are both {settings['http_port']}: give them different ports")
+    for name in ("attempts", "upstream_timeout"):
+        if settings[name] < 1:
+            errors.append(f"h2o_{name} {settings[name]} is below 1: give at least 1")
+    log = settings["access_log"]
+    if log not in ("journal", "none") and not (PATH_RE.match(log) and not log.endswith("/")):
+        errors.append(f"h2o_access_log {log!r} is neither journal, none nor the absolute path of a file")
+    if not NAME_RE.match(settings["consul_domain"]):
+        errors.append(
+            f"h2o_consul_domain {settings['consul_domain']!r} is not a DNS name: give the domain that Consul answers for, such as consul"
+        )
+    method = settings["install_method"]
+    if method in ("source", "binary"):
+        source = {"source": "h2o_source_url", "binary": "h2o_binary_src"}[method]
+        if not settings["archive"]:
+            errors.append(f"{source} is empty: h2o_install_method {method} needs the archive to install")
+        elif method == "source" and not settings["archive"].startswith(("https://", "http://")):
+            errors.append(f"{source} {settings['archive']} is not a URL: start it with https://")
+        if not CHECKSUM_RE.match(settings["checksum"]):
+            errors.append(
+                f"h2o_{method}_checksum {settings['checksum'] or '(empty)'} is not sha256: and 64 hex digits: give the SHA-256 of the archive"
+            )
     return errors
 
 
@@ -161,7 +207,9 @@ def scalar(value: object) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, str):
-        return json.dumps(str(value), ensure_ascii=False)
+        text = json.dumps(str(value), ensure_ascii=False)
+        # YAML forbids a few characters that JSON lets pass.
+        return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text)
     raise AnsibleFilterError(f"h2o's configuration cannot hold {value!r} ({type(value).__name__})")
 
 
@@ -195,8 +243,28 @@ def conf(settings: dict) -> str:
     return "\n".join(lines(settings, "")) + "\n"
 
 
+def listeners(node: object) -> list[str]:
+    """Collect what h2o listens on, anywhere in its configuration, as HOST:PORT."""
+    found: set[str] = set()
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "listen":
+                for one in value if isinstance(value, (list, tuple)) else [value]:
+                    address = one if isinstance(one, dict) else {"port": one}
+                    found.add(f"{address.get('host', '*')}:{address.get('port')}")
+            else:
+                found.update(listeners(value))
+    return sorted(found)
+
+
 class FilterModule:
     """The filters of the h2o role."""
 
     def filters(self):
-        return {"h2o_conf": conf, "h2o_hosts": hosts, "h2o_route_errors": route_errors}
+        return {
+            "h2o_conf": conf,
+            "h2o_hosts": hosts,
+            "h2o_listeners": listeners,
+            "h2o_route_errors": route_errors,
+            "h2o_setting_errors": setting_errors,
+        }

@@ -1,0 +1,117 @@
+# mruby handlers of the mesh's ingress. Written by the h2o role of vdloo.mesh: changes here are lost.
+
+# Asks an upstream again when an instance does not answer. h2o resolves the name for every try and takes
+# any of its addresses, so the next try usually meets a live instance.
+#
+# Only GET and HEAD without a body are asked from here. All else goes to h2o's own proxy, once.
+class MeshRetry
+  # What h2o answers by itself when it got no response. "Name or service not known" is missing on purpose:
+  # a name without an address has no instance that a second try could find.
+  LOST = [
+    "connection failure",
+    "connection timeout",
+    "I/O timeout",
+    "I/O error (head)",
+    "I/O error (send request)",
+    "failed to parse the response",
+    "Temporary failure in name resolution",
+    UNTOLD = "no reason is known for a HEAD request",
+  ]
+  NO_ADDRESS = ["Name or service not known", "No address associated with hostname"]
+  OWN_ERROR_HEADERS = { "content-type" => "text/plain; charset=utf-8" }
+  # Headers that concern one connection only, and those that are written anew below.
+  DROPPED = %w(connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings
+               content-length expect host via x-forwarded-for x-forwarded-proto x-forwarded-host)
+
+  def initialize(upstream, attempts, timeout)
+    @upstream = upstream
+    @attempts = attempts
+    @timeout = timeout
+  end
+
+  def call(env)
+    method = env["REQUEST_METHOD"]
+    return [399, {}, []] unless (method == "GET" || method == "HEAD") && !body?(env) && !env["HTTP_SEC_WEBSOCKET_KEY"]
+
+    url = url_of(env)
+    headers = headers_of(env)
+    started = Time.now
+    tries = 0
+    while true
+      tries += 1
+      response = http_request(url, { :method => method, :headers => headers }).join
+      reason, response = judge(response, method)
+      return forward(response, env) unless reason
+      break if !LOST.include?(reason) || tries >= @attempts || Time.now - started >= patience(reason)
+    end
+    $stderr.puts "[mesh] no answer from #{@upstream} after #{tries} tries: #{reason}"
+    [502, { "content-type" => "text/plain; charset=utf-8" }, ["No answer from #{@upstream}: #{reason}\n"]]
+  end
+
+  private
+
+  # Seconds after which no further try is begun. An instance that cannot be reached is worth four time outs;
+  # one that took the request may be slow and not dead, and must not be asked over and over.
+  def patience(reason)
+    (reason == "connection timeout" ? 4 : 2) * @timeout
+  end
+
+  def body?(env)
+    env["HTTP_TRANSFER_ENCODING"] || (env["CONTENT_LENGTH"] && env["CONTENT_LENGTH"].to_i > 0)
+  end
+
+  def url_of(env)
+    path = env["PATH_INFO"]
+    path = "/" + path unless path[0] == "/"
+    query = env["QUERY_STRING"]
+    path += "?" + query if query && query != ""
+    "http://" + @upstream + path
+  end
+
+  def headers_of(env)
+    headers = {}
+    env.each do |key, value|
+      next unless key[0, 5] == "HTTP_"
+      name = key[5..-1].downcase.gsub("_", "-")
+      headers[name] = value unless DROPPED.include?(name)
+    end
+    headers["content-type"] = env["CONTENT_TYPE"] if env["CONTENT_TYPE"]
+    headers["x-forwarded-for"] = [env["HTTP_X_FORWARDED_FOR"], env["REMOTE_ADDR"]].compact.join(", ")
+    headers["x-forwarded-proto"] = env["rack.url_scheme"]
+    headers["via"] = [env["HTTP_VIA"], "1.1 " + env["HTTP_HOST"].to_s].compact.join(", ")
+    headers
+  end
+
+  # h2o reports its own failure as a bare 500. Gives the reason of a failure, or nil and the upstream's response.
+  def judge(response, method)
+    return nil, response unless response[0] == 500 && response[1] == OWN_ERROR_HEADERS
+    # The reason is in the body, which a HEAD request has not.
+    return UNTOLD, nil if method == "HEAD"
+    text = response[2].join
+    return text, nil if LOST.include?(text) || NO_ADDRESS.include?(text)
+    return nil, [response[0], response[1], [text]]
+  end
+
+  # What h2o's own proxy does to a response.
+  def forward(response, env)
+    headers = response[1]
+    headers.delete("server")
+    own = "http://" + @upstream
+    location = headers["location"]
+    if location && (location == own || location[0, own.size + 1] == own + "/")
+      headers["location"] = env["rack.url_scheme"] + "://" + env["HTTP_HOST"].to_s + env["SCRIPT_NAME"].to_s + location[own.size..-1]
+    end
+    response
+  end
+end
+
+# Answers where no route matches.
+class MeshNotFound
+  def initialize(node)
+    @text = "Nothing is routed here: no route of node #{node} has this host and path.\n"
+  end
+
+  def call(env)
+    [404, { "content-type" => "text/plain; charset=utf-8" }, [@text]]
+  end
+end
