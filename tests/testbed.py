@@ -213,9 +213,7 @@ class Testbed:
             host_key = container.exec_run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).output.decode()
             known_hosts.append(f"{address} {host_key}")
             listens = options.get("listens", {})
-            endpoints = [
-                {"address": f"{addresses[network, name]}:{CJDNS_PORT}", "zone": zone} for network, zone in listens.items()
-            ]
+            endpoints = [{"address": f"{addresses[network, name]}:{CJDNS_PORT}", "zone": zone} for network, zone in listens.items()]
             hosts[name] = {
                 "ansible_host": address,
                 "testbed_container": container.name,

@@ -47,9 +47,7 @@ def parse_endpoint(value: object) -> dict[str, str]:
         raise ValueError(f"the zone {zone!r} of endpoint {text} is not a name: use lower-case letters, digits, - and _")
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", text)
     if not match:
-        raise ValueError(
-            f"{text!r} is not a literal IP:PORT (a host name cannot be dialled): write 192.0.2.1:4321 or [2001:db8::1]:4321"
-        )
+        raise ValueError(f"{text!r} is not a literal IP:PORT (a host name cannot be dialled): write 192.0.2.1:4321 or [2001:db8::1]:4321")
     try:
         address = ipaddress.ip_address(match.group(1) or match.group(2))
     except ValueError as error:

@@ -197,6 +197,8 @@ def main() -> None:
             "seeds": {"type": "list", "elements": "str", "default": []},
             "secrets": {
                 "type": "dict",
+                # Only the key in it is: masking all would mask the names of the seeds everywhere.
+                "no_log": False,
                 "options": {
                     "generation": {"type": "str", "required": True},
                     "gossip_key": {"type": "str", "required": True, "no_log": True},
@@ -218,7 +220,9 @@ def main() -> None:
         module.fail_json(msg=str(error))
     diff = []
     if changed:
-        diff.append({"before_header": options["secrets_file"], "after_header": options["secrets_file"], "before": "", "after": "(secret)\n"})
+        diff.append(
+            {"before_header": options["secrets_file"], "after_header": options["secrets_file"], "before": "", "after": "(secret)\n"}
+        )
     wanted = options["registry"]
     if wanted is not None and wanted != registry:
         changed = True

@@ -47,7 +47,9 @@ def test_the_tarball_holds_what_users_need_and_nothing_else(tarball):
 
 def test_the_tarball_installs_into_an_empty_folder_and_its_playbook_is_found(tarball, tmp_path):
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "ANSIBLE_CONFIG": os.devnull}
-    subprocess.run([*GALAXY, "install", "--offline", str(tarball), "-p", str(tmp_path)], check=True, capture_output=True, cwd=tmp_path, env=environment)
+    subprocess.run(
+        [*GALAXY, "install", "--offline", str(tarball), "-p", str(tmp_path)], check=True, capture_output=True, cwd=tmp_path, env=environment
+    )
     playbook = [str(Path(sys.executable).parent / "ansible-playbook"), "vdloo.mesh.site", "-i", "mesh,", "--list-tasks"]
     listed = subprocess.run(playbook, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert listed.returncode == 0, listed.stderr

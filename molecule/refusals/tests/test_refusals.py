@@ -52,11 +52,19 @@ INPUT = [
     ("dnsmasq", {"dnsmasq_upstreams": ["dns.example.org"]}, ["dnsmasq_upstreams (dns.example.org)", "literal addresses"]),
     ("dnsmasq", {"dnsmasq_listen_addresses": ["0.0.0.0"]}, ["dnsmasq_listen_addresses (0.0.0.0)"]),
     ("h2o", {"h2o_install_method": "floppy"}, ["h2o_install_method", "floppy"]),
-    ("h2o", {"h2o_install_method": "binary", "h2o_binary_src": str(ROOT / "LICENSE"), "h2o_binary_checksum": WRONG}, ["has the checksum sha256:", "host n1"]),
+    (
+        "h2o",
+        {"h2o_install_method": "binary", "h2o_binary_src": str(ROOT / "LICENSE"), "h2o_binary_checksum": WRONG},
+        ["has the checksum sha256:", "host n1"],
+    ),
     ("h2o", {"h2o_routes": [{"service": "Not a label", "port": 80}]}, ["h2o_routes", "Not a label", "host n1"]),
     ("h2o", {"h2o_routes": [{"service": "web", "port": 99999}]}, ["h2o_routes", "99999", "host n1"]),
     ("h2o", {"h2o_routes": [{"service": "web", "port": 80}, {"service": "api", "port": 80}]}, ["h2o_routes", "host n1"]),
-    ("h2o", {"h2o_tls": {"certificate_file": "/nowhere.crt", "key_file": "/nowhere.key"}}, ["h2o_tls.certificate_file /nowhere.crt does not exist"]),
+    (
+        "h2o",
+        {"h2o_tls": {"certificate_file": "/nowhere.crt", "key_file": "/nowhere.key"}},
+        ["h2o_tls.certificate_file /nowhere.crt does not exist"],
+    ),
 ]
 
 
@@ -105,9 +113,11 @@ def test_a_role_refuses_bad_input(mesh, role, variables, told):
 )
 def test_a_role_refuses_a_port_that_another_process_has(mesh, role, address, protocol, variables, told):
     host, port = address.rsplit(":", 1)
-    program = (
-        "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_%s); s.bind((%r, %s)); %s; time.sleep(600)"
-        % ("STREAM" if protocol == "TCP" else "DGRAM", host, port, "s.listen()" if protocol == "TCP" else "0")
+    program = "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_%s); s.bind((%r, %s)); %s; time.sleep(600)" % (
+        "STREAM" if protocol == "TCP" else "DGRAM",
+        host,
+        port,
+        "s.listen()" if protocol == "TCP" else "0",
     )
     mesh.node("n1").check_output("systemd-run --unit=squatter --service-type=exec python3 -c %s", program)
     try:

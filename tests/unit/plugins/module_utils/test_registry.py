@@ -78,12 +78,18 @@ def test_an_endpoint_is_read_or_refused_and_never_crashes(value):
         ({"vps1.example.org": {}}, "host vps1.example.org: the name is not a DNS label"),
         ({"-vps": {}}, "not a DNS label"),
         ({"mesh": {}}, "host mesh: this name is taken"),
-        ({"a": {"ansible_host": "192.0.2.1"}, "b": {"ansible_host": "192.0.2.1"}}, "host b: ansible_host 192.0.2.1, port 22, is also that of host a"),
+        (
+            {"a": {"ansible_host": "192.0.2.1"}, "b": {"ansible_host": "192.0.2.1"}},
+            "host b: ansible_host 192.0.2.1, port 22, is also that of host a",
+        ),
         ({"a": {"mesh_endpoints": ["vps:1"]}}, "host a: mesh_endpoints: 'vps:1' is not a literal IP:PORT"),
         ({"a": {"mesh_endpoints": "192.0.2.1:1"}}, "host a: mesh_endpoints: '192.0.2.1:1' is not a list"),
         ({"a": {"mesh_zones": ["Home Net"]}}, "host a: mesh_zones: 'Home Net' is not a name"),
         ({"a": {"mesh_site": 3}}, "host a: mesh_site: 3 is not a string"),
-        ({"a": {"mesh_endpoints": ["192.0.2.1:1"]}, "b": {"mesh_endpoints": ["192.0.2.1:1"]}}, "host b: mesh_endpoints: 192.0.2.1:1 in zone public is also that of host a"),
+        (
+            {"a": {"mesh_endpoints": ["192.0.2.1:1"]}, "b": {"mesh_endpoints": ["192.0.2.1:1"]}},
+            "host b: mesh_endpoints: 192.0.2.1:1 in zone public is also that of host a",
+        ),
     ],
 )
 def test_an_inventory_problem_names_the_host_and_the_variable(hosts, told):
@@ -91,7 +97,10 @@ def test_an_inventory_problem_names_the_host_and_the_variable(hosts, told):
 
 
 def test_names_that_differ_only_in_case_are_the_same_node():
-    assert any("host vps: host VPS has the same name" in line for line in records.inventory_problems({"vps": {}, "VPS": {"ansible_host": "192.0.2.9"}}))
+    assert any(
+        "host vps: host VPS has the same name" in line
+        for line in records.inventory_problems({"vps": {}, "VPS": {"ansible_host": "192.0.2.9"}})
+    )
 
 
 def test_a_sound_inventory_has_no_problem():

@@ -66,7 +66,7 @@ def test_two_runs_that_found_at_once_end_with_one_mesh(path):
         start.wait()
         results.append(mesh_state.keep_secrets(path, None, True, ["a"], False))
 
-    threads = [threading.Thread(target=found) for _ in range(8)]
+    threads = [threading.Thread(target=found) for _number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
