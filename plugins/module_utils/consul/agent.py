@@ -1,0 +1,127 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The HTTP API of the local Consul agent, and what its answers mean for a mesh."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import typing
+import urllib.parse
+
+from . import sockets
+
+# The agent holds a call for 7 s while there is no leader, and only then says so.
+SLOW_CALL_S = 10.0
+# Serf's number for a member that answers.
+ALIVE = 1
+
+
+class AgentError(Exception):
+    """The agent did not answer, or answered with an error; the message says which."""
+
+
+class Agent:
+    """The agent at a loopback address."""
+
+    def __init__(self, port: int = 8500, host: str = "127.0.0.1") -> None:
+        self.host = host
+        self.port = port
+
+    def call(self, method: str, path: str, timeout: float = SLOW_CALL_S) -> tuple[int, str]:
+        """Make one call and return the status with the body."""
+        # http.client and not urllib: a proxy of the environment must never stand between a node and itself.
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise AgentError(f"{method} {path}: {error}") from error
+        finally:
+            connection.close()
+
+    def get(self, path: str, timeout: float = SLOW_CALL_S, accept: tuple[int, ...] = (200,)) -> typing.Any:
+        """Make a GET and return the JSON of its answer."""
+        status, body = self.call("GET", path, timeout)
+        if status not in accept:
+            raise AgentError(f"GET {path}: {status} {body.strip()}")
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise AgentError(f"GET {path}: the answer is not JSON") from error
+
+    def describe(self) -> dict:
+        """Tell who the agent is: node, datacenter, address, server, bootstrap_expect and leader (empty when there is none)."""
+        answer = self.get("/v1/agent/self", timeout=3)
+        config, debug, member = (answer.get(key) or {} for key in ("Config", "DebugConfig", "Member"))
+        return {
+            "node": config.get("NodeName"),
+            "datacenter": config.get("Datacenter"),
+            "server": bool(config.get("Server")),
+            "version": config.get("Version"),
+            "address": member.get("Addr"),
+            "bootstrap_expect": 1 if debug.get("Bootstrap") else int(debug.get("BootstrapExpect") or 0),
+            "leader": self.leader(),
+        }
+
+    def leader(self) -> str:
+        """Return the leader's address, or an empty string; it answers at once, leader or not."""
+        return str(self.get("/v1/status/leader", timeout=3) or "")
+
+    def members(self) -> list[dict]:
+        return self.get("/v1/agent/members", timeout=3)
+
+    def raft_servers(self) -> list[dict]:
+        """Ask the leader for the raft peers; that it answers also proves that writes can get to it."""
+        return self.get("/v1/operator/raft/configuration")["Servers"]
+
+    def health(self) -> dict:
+        """Return autopilot's view of the servers; 429 is its way to say "unhealthy"."""
+        return self.get("/v1/operator/autopilot/health", accept=(200, 429))
+
+    def join(self, address: str) -> bool:
+        """Ask the agent to join a peer by gossip and tell whether it did."""
+        try:
+            status, _body = self.call("PUT", "/v1/agent/join/" + urllib.parse.quote(address, safe=""), timeout=5)
+        except AgentError:
+            return False
+        return status == 200
+
+
+def find(uid: int, preferred: int) -> tuple[int, dict]:
+    """Find the API of the agent of this user: its port, and what it says of itself (nothing if none answers).
+
+    The configuration may name another port already than the one that the running agent listens on.
+    """
+    loopback = ("127.0.0.1", "::1", "0.0.0.0", "::")
+    mine = (listener for listener in sockets.listeners() if listener.protocol == "tcp" and listener.uid == uid)
+    ports = {listener.port for listener in mine if listener.address in loopback}
+    for port in sorted(ports, key=lambda port: (port != preferred, port)):
+        try:
+            return port, Agent(port).describe()
+        except (AgentError, AttributeError, TypeError):  # its DNS port, or something else that is no API
+            continue
+    return preferred, {}
+
+
+def alive_names(members: list[dict]) -> list[str]:
+    return sorted(member["Name"] for member in members if member.get("Status") == ALIVE)
+
+
+def restart_risk(health: dict) -> str:
+    """Tell why restarting one server now could cost the quorum; empty when it cannot.
+
+    One or two voters tolerate no loss at all: a restart then is a pause that nothing can avoid.
+    """
+    voters = [server for server in health.get("Servers") or [] if server.get("Voter")]
+    unhealthy = sorted(server.get("Name") or server.get("Address", "?") for server in voters if not server.get("Healthy"))
+    if unhealthy:
+        return "unhealthy: " + ", ".join(unhealthy)
+    if len(voters) > 2 and int(health.get("FailureTolerance") or 0) < 1:
+        return f"the {len(voters)} voters tolerate no failure"
+    return ""
+
+
+def voter_names(health: dict) -> set[str]:
+    return {server["Name"] for server in health.get("Servers") or [] if server.get("Voter")}
