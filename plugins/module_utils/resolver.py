@@ -47,13 +47,13 @@ SETTINGS = STATE_DIR + "/handover.json"
 PROVEN_CONFIG = STATE_DIR + "/dnsmasq.conf.proven"
 ORIGINAL = STATE_DIR + "/resolv.conf.original"
 HOST_COPY = STATE_DIR + "/resolv.conf.host"
-LOCK = STATE_DIR + "/lock"
+LOCK = "/run/dnsmasq-mesh.lock"
 
 RESOLVED_UPLINKS = "/run/systemd/resolve/resolv.conf"
-RESOLVED_DROPIN = "/etc/systemd/resolved.conf.d/90-dnsmasq-mesh.conf"
+RESOLVED_DROPIN = "/etc/systemd/resolved.conf.d/zz-dnsmasq-mesh.conf"
 RESOLVED_STUB = "127.0.0.53"
 NM_UPLINKS = "/run/NetworkManager/no-stub-resolv.conf"
-NM_DROPIN = "/etc/NetworkManager/conf.d/90-dnsmasq-mesh.conf"
+NM_DROPIN = "/etc/NetworkManager/conf.d/zz-dnsmasq-mesh.conf"
 RESOLVCONF_UPLINKS = "/run/resolvconf/resolv.conf"
 
 DEFAULTS = {
@@ -104,7 +104,7 @@ def render(text, address, options):
     resolvconf, dhcpcd and NetworkManager know their own file, and they stop to update a file that has lost it.
     """
     lines, placed, given = [], False, set()
-    forwarder = [MARK, "nameserver %s" % address]
+    forwarder = [MARK, f"nameserver {address}"]
     for line in text.splitlines():
         words = line.split()
         if line == MARK:
@@ -130,10 +130,10 @@ def reverse_domain(network):
     try:
         parsed = ipaddress.ip_network(network)
     except ValueError as exc:
-        raise ResolverError("%s is not a network: %s" % (network, exc)) from exc
+        raise ResolverError(f"{network} is not a network: {exc}") from exc
     step = 4 if parsed.version == 6 else 8
     if parsed.prefixlen % step or not parsed.prefixlen:
-        raise ResolverError("%s: the prefix length of a reverse zone must be a multiple of %d" % (network, step))
+        raise ResolverError(f"{network}: the prefix length of a reverse zone must be a multiple of {step}")
     labels = parsed.network_address.reverse_pointer.split(".")
     zone = len(labels) - 2 - parsed.prefixlen // step
     return ".".join(labels[zone:])
@@ -157,7 +157,7 @@ def dnsmasq_server(entry):
         return None
     scope = "%" + interface if interface and parsed.is_link_local else ""
     device = "@" + interface if interface and not parsed.is_link_local else ""
-    return "%s%s%s%s" % (address, scope, "#" + port if port else "", device)
+    return address + scope + ("#" + port if port else "") + device
 
 
 def resolved_servers(texts):
@@ -273,13 +273,13 @@ class Resolver:
 
     def real(self, name):
         """Follow the links to a file as the host would, within our root; a link may lead nowhere."""
-        for dummy in range(16):
+        for _dummy in range(16):
             try:
                 target = os.readlink(self.path(name))
             except OSError:
                 return name[4:] if name.startswith("/var/run/") else name
             name = os.path.normpath(os.path.join(os.path.dirname(name), target))
-        raise ResolverError("%s is a link that leads back to itself" % name)
+        raise ResolverError(f"{name} is a link that leads back to itself")
 
     def read(self, name, default=""):
         try:
@@ -296,7 +296,7 @@ class Resolver:
             self._write_in_place(path, data)
             return
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".%s." % os.path.basename(path), dir=os.path.dirname(path))
+        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
         try:
             with os.fdopen(handle, "wb") as target:
                 target.write(data)
@@ -319,7 +319,7 @@ class Resolver:
 
     @staticmethod
     def _write_in_place(path, data):
-        """Write so that a reader at any moment, and a kill at any moment, finds a whole resolv.conf.
+        """Write so that at any moment, also after a kill, the file names the old servers, the new ones, or both.
 
         The text is padded with empty lines to the old length and written at once; only then is the rest cut off.
         """
@@ -346,7 +346,7 @@ class Resolver:
         if os.path.islink(path) and os.readlink(path) == target:
             return False
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        temporary = "%s.%d" % (path, os.getpid())
+        temporary = f"{path}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         os.symlink(target, temporary)
@@ -382,7 +382,6 @@ class Resolver:
     @contextlib.contextmanager
     def locked(self):
         """One at a time: the units and a run of Ansible may meet here."""
-        os.makedirs(self.path(STATE_DIR), mode=0o755, exist_ok=True)
         with open(self.path(LOCK), "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.settings.update({key: value for key, value in self.stored().items() if key in ("manager", "host")})
@@ -395,7 +394,7 @@ class Resolver:
         try:
             return json.loads(text) if text else {}
         except ValueError as exc:
-            raise ResolverError("%s is damaged (%s): remove it and run the role again" % (SETTINGS, exc)) from exc
+            raise ResolverError(f"{SETTINGS} is damaged ({exc}): remove it and run the role again") from exc
 
     def store(self):
         return self.update(SETTINGS, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
@@ -420,13 +419,12 @@ class Resolver:
         if self.ours():
             return self.settings["manager"] or "static"
         real, text = self.real(RESOLV_CONF), self.read(RESOLV_CONF)
-        stub = set(nameservers(text)) == {RESOLVED_STUB}
-        if real.startswith("/run/systemd/resolve/") or real.endswith("lib/systemd/resolv.conf") or stub:
-            if self.active("systemd-resolved.service"):
-                return "resolved"
-        if real.startswith("/run/NetworkManager/") or text.startswith("# Generated by NetworkManager"):
-            if os.path.exists(self.path(NM_UPLINKS)) and self.active("NetworkManager.service"):
-                return "networkmanager"
+        resolved = real.startswith("/run/systemd/resolve/") or real.endswith("lib/systemd/resolv.conf")
+        if (resolved or set(nameservers(text)) == {RESOLVED_STUB}) and self.active("systemd-resolved.service"):
+            return "resolved"
+        manager = real.startswith("/run/NetworkManager/") or text.startswith("# Generated by NetworkManager")
+        if manager and os.path.exists(self.path(NM_UPLINKS)) and self.active("NetworkManager.service"):
+            return "networkmanager"
         if real == RESOLVCONF_UPLINKS or real.startswith("/etc/resolvconf/run/"):
             return "resolvconf"
         return "static"
@@ -438,9 +436,9 @@ class Resolver:
 
     def source(self, manager):
         """Return the resolv.conf that the host would have without us."""
-        if self.live_file(manager):
-            return self.read(self.live_file(manager))
-        return self.read(HOST_COPY if self.ours() else RESOLV_CONF)
+        live = self.live_file(manager)
+        # Early at boot that file may not be there yet.
+        return (self.read(live) if live else "") or self.read(HOST_COPY if self.ours() else RESOLV_CONF)
 
     def resolved_config(self):
         """Return the texts of systemd-resolved's configuration, ours left out, in the order in which it reads them."""
@@ -451,9 +449,10 @@ class Resolver:
         for folder in folders:
             with contextlib.suppress(FileNotFoundError):
                 for name in os.listdir(self.path(folder + "/resolved.conf.d")):
-                    dropins[name] = "%s/resolved.conf.d/%s" % (folder, name)
-        return texts + [self.read(dropins[name]) for name in sorted(dropins)
-                        if name.endswith(".conf") and name != os.path.basename(RESOLVED_DROPIN)]
+                    dropins[name] = f"{folder}/resolved.conf.d/{name}"
+        return texts + [
+            self.read(dropins[name]) for name in sorted(dropins) if name.endswith(".conf") and name != os.path.basename(RESOLVED_DROPIN)
+        ]
 
     def own_servers(self):
         """Return the name servers that are the host's own, in dnsmasq's words, as dnsmasq was told."""
@@ -473,12 +472,15 @@ class Resolver:
         if manager == "resolved":
             static = [server for server in map(dnsmasq_server, resolved_servers(self.resolved_config())) if server]
             static = [server for server in static if server not in self.known]
-        changed = self.update(SERVERS, "".join("server=%s\n" % server for server in static))
-        if self.live_file(manager):
-            return self.link(UPSTREAM, self.live_file(manager)) or changed
+        changed = self.update(SERVERS, "".join(f"server={server}\n" for server in static))
         found = [server for server in nameservers(self.source(manager)) if server not in self.known]
-        if found or not os.path.exists(self.path(UPSTREAM)):
-            changed = self.update(UPSTREAM, "".join("nameserver %s\n" % server for server in found)) or changed
+        if self.live_file(manager):
+            changed = self.link(UPSTREAM, self.live_file(manager)) or changed
+        elif found or not os.path.exists(self.path(UPSTREAM)):
+            changed = self.update(UPSTREAM, "".join(f"nameserver {server}\n" for server in found)) or changed
+        if changed and self.active(self.settings["unit"]):
+            # dnsmasq watches the file that the link led to when it started, and never its extra servers.
+            self.outside.run("systemctl", "kill", "--kill-who=main", "--signal=HUP", self.settings["unit"])
         return changed
 
     def answers(self):
@@ -489,9 +491,8 @@ class Resolver:
         deadline = time.monotonic() + seconds
         while not self.answers():
             if time.monotonic() > deadline:
-                raise ResolverError(
-                    "dnsmasq does not answer on %s port 53: see `journalctl -u %s`" % (self.address, self.settings["unit"])
-                )
+                unit = self.settings["unit"]
+                raise ResolverError(f"dnsmasq does not answer on {self.address} port 53: see `journalctl -u {unit}`")
             self.outside.sleep(0.1)
 
     def knows(self, server, name):
@@ -525,10 +526,10 @@ class Resolver:
             if resolved_servers(self.resolved_config()):
                 # One list holds all global servers, and only one of it is asked: dnsmasq asks the others in our stead.
                 lines.append("DNS=")
-            lines += ["DNS=%s" % self.address, "Domains=%s" % " ".join("~" + name for name in self.settings["domains"])]
+            lines += [f"DNS={self.address}", "Domains=" + " ".join("~" + name for name in self.settings["domains"])]
             return RESOLVED_DROPIN, "\n".join(lines) + "\n", ("systemctl", "reload-or-restart", "systemd-resolved.service")
         if manager == "networkmanager":
-            lines = ["# Written by the dnsmasq role of vdloo.mesh: dnsmasq reads %s." % NM_UPLINKS, "[main]", "rc-manager=unmanaged"]
+            lines = [f"# Written by the dnsmasq role of vdloo.mesh: dnsmasq reads {NM_UPLINKS}.", "[main]", "rc-manager=unmanaged"]
             return NM_DROPIN, "\n".join(lines) + "\n", ("systemctl", "reload", "NetworkManager.service")
         return None
 
@@ -553,39 +554,50 @@ class Resolver:
 
         ``forget``: after a failure do not try again by ourselves.
         """
-        if self.handed_over():
+        if self.handed_over() or self.ours():
+            if not self.handed_over():
+                # dnsmasq listens elsewhere now.
+                self.wait_for_dnsmasq()
             changed = self.store()
             path, now, text = self.wanted()
-            # The host's own search domains or options, or ours, have changed.
-            return (self.update(path, text) if path == RESOLV_CONF else False) or changed
+            if path == RESOLV_CONF and now != text:
+                # The host's own search domains or options, or ours, have changed.
+                self.write(path, text, like=self._like())
+                changed = True
+            return changed
         names = self.settings["probe_names"]
         self.wait_for_dnsmasq()
         before = set()
         if not self.proven():
             before = self.outside.host_resolves(names)
-            self._compare(before, lambda: {name for name in self.native(before) if not self.knows(self.address, name)},
-                          "dnsmasq does not resolve %s, which the host's own name servers do: nothing was handed over")
+            self._compare(
+                before,
+                lambda: {name for name in self.native(before) if not self.knows(self.address, name)},
+                "dnsmasq does not resolve %s, which the host's own name servers do: nothing was handed over",
+            )
         manager = self.detect()
         self.settings["manager"] = manager
         try:
             self._switch(manager)
-            self._compare(before, lambda: before - self.outside.host_resolves(sorted(before)),
-                          "with dnsmasq in front the host no longer resolves %s: its own resolver was put back")
+            self._compare(
+                before,
+                lambda: before - self.outside.host_resolves(sorted(before)),
+                "with dnsmasq in front the host no longer resolves %s: its own resolver was put back",
+            )
         except (ResolverError, OSError) as exc:
             try:
                 self.give_back(forget)
             except (ResolverError, OSError) as second:
-                raise ResolverError("%s; and then putting back failed: %s" % (exc, second)) from exc
+                raise ResolverError(f"{exc}; and then putting back failed: {second}") from exc
             raise
         return True
 
     def _compare(self, names, missing, message):
-        """Give late answers some seconds, then fail with the names that are missing."""
+        """Look once more for answers that are late, then fail with the names that are missing."""
         lost = missing() if names else set()
-        for dummy in range(2):
-            if lost:
-                self.outside.sleep(1)
-                lost = missing()
+        if lost:
+            self.outside.sleep(1)
+            lost = missing()
         if lost:
             raise ResolverError(message % ", ".join(sorted(lost)))
 
@@ -596,17 +608,18 @@ class Resolver:
         else:
             self.settings["host"] = "kept"
         self.store()
+        self._drop_dropins(manager)
         dropin = self.dropin(manager)
         if dropin:
             path, text, command = dropin
             self.update(path, text)
             self._tell(command)
         if manager == "resolved":
-            for dummy in range(50):
+            for _dummy in range(50):
                 if self.handed_over():
                     return
                 self.outside.sleep(0.1)
-            raise ResolverError("systemd-resolved did not take %s: see `resolvectl status`" % RESOLVED_DROPIN)
+            raise ResolverError(f"systemd-resolved did not take {RESOLVED_DROPIN}: see `resolvectl status`")
         self.write(RESOLV_CONF, render(self.source(manager), self.address, self.settings["options"]), like=self._like())
 
     def _like(self):
@@ -629,7 +642,7 @@ class Resolver:
     def _tell(self, command):
         code, output = self.outside.run(*command)
         if code:
-            raise ResolverError("`%s` failed: %s" % (" ".join(command), output or "no reason given"))
+            raise ResolverError(f"`{' '.join(command)}` failed: {output or 'no reason given'}")
 
     def release(self):
         """Put the host's own /etc/resolv.conf back, if ours is there. Return whether it was."""
@@ -642,21 +655,27 @@ class Resolver:
         else:
             servers = self.own_servers()
             if not servers:
-                raise ResolverError("no copy of the host's own %s is left: write one by hand" % RESOLV_CONF)
-            text = "".join("nameserver %s\n" % server for server in servers if "#" not in server and "@" not in server)
+                raise ResolverError(f"no copy of the host's own {RESOLV_CONF} is left: write one by hand")
+            text = "".join(f"nameserver {server}\n" for server in servers if "#" not in server and "@" not in server)
             self.write(RESOLV_CONF, text, like=self._like())
         return True
 
     def give_back(self, forget=True):
         """Undo a hand-over. Return whether there was anything to undo."""
         changed = self.release()
+        changed = self._drop_dropins() or changed
+        return (self.remove(SETTINGS) if forget else False) or changed
+
+    def _drop_dropins(self, keep=None):
+        """Take our word to the keepers of resolv.conf back, but for one. Return whether there was any."""
+        changed = False
         for manager in ("resolved", "networkmanager"):
             path, dummy, command = self.dropin(manager)
-            if self.remove(path):
+            if manager != keep and self.remove(path):
                 changed = True
                 if self.active(command[-1]):
                     self._tell(command)
-        return (self.remove(SETTINGS) if forget else False) or changed
+        return changed
 
     def check(self):
         """Prove at the user's edge that what the host's name servers know still resolves; return the names that do."""
@@ -674,15 +693,19 @@ class Resolver:
     def follow(self):
         """Learn, and hand over again if this host is one that was handed over and dnsmasq runs."""
         learned = self.learn()
-        if learned and self.active(self.settings["unit"]):
-            # dnsmasq sees a new upstream file by itself, but not new servers.
-            self.outside.run("systemctl", "kill", "--kill-who=main", "--signal=HUP", self.settings["unit"])
         if not self.stored().get("managed"):
             return learned
         known = self.settings["manager"]
         if not self.ours() and known and self.detect() != known:
-            raise ResolverError("%s is now kept by %s, no longer by %s: run the role again" % (RESOLV_CONF, self.detect(), known))
-        return self.take(forget=False) or learned
+            raise ResolverError(f"{RESOLV_CONF} is now kept by {self.detect()}, no longer by {known}: run the role again")
+        changed = self.take(forget=False) or learned
+        if not self.same(CONFIG, PROVEN_CONFIG):
+            try:
+                self.check()
+            except ResolverError:
+                self.give_back(forget=False)
+                raise
+        return changed
 
     # What stands in the way
 
@@ -694,7 +717,7 @@ class Resolver:
         if os.path.exists(target) and os.statvfs(target).f_flag & os.ST_RDONLY:
             return "is on a read-only file system"
         if not os.path.islink(path) and os.path.isfile(path) and immutable(path):
-            return "is immutable (`chattr -i %s` allows changes)" % RESOLV_CONF
+            return f"is immutable (`chattr -i {RESOLV_CONF}` allows changes)"
         return ""
 
 
@@ -745,7 +768,7 @@ def socket_inodes(address, port, proc="/proc"):
     found = set()
     for table in ("udp", "tcp", "udp6", "tcp6"):
         try:
-            with open("%s/net/%s" % (proc, table), encoding="ascii") as source:
+            with open(f"{proc}/net/{table}", encoding="ascii") as source:
                 lines = source.read().splitlines()[1:]
         except OSError:
             continue
@@ -753,24 +776,33 @@ def socket_inodes(address, port, proc="/proc"):
             host, dummy, hex_port = fields[1].partition(":")
             if int(hex_port, 16) != port or (table.startswith("tcp") and fields[3] != "0A"):
                 continue
-            words = [struct.pack("=I", int(host[at:at + 8], 16)) for at in range(0, len(host), 8)]
+            words = [struct.pack("=I", int(word, 16)) for word in re.findall("." * 8, host)]
             if ipaddress.ip_address(b"".join(words)) in wanted:
                 found.add(fields[9])
     return found
 
 
+def open_files(folder):
+    """Return what a process has open; what it closes while we look is left out."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(f"{folder}/{name}"))
+    return found
+
+
 def holders(address, port=53, proc="/proc"):
     """Return the processes that hold the port, each as {pid, name, unit}."""
-    wanted = {"socket:[%s]" % inode for inode in socket_inodes(address, port, proc)}
+    wanted = {f"socket:[{inode}]" for inode in socket_inodes(address, port, proc)}
     found = []
     for pid in sorted((name for name in os.listdir(proc) if name.isdigit()), key=int):
+        if not open_files(f"{proc}/{pid}/fd") & wanted:
+            continue
         try:
-            links = {os.readlink("%s/%s/fd/%s" % (proc, pid, name)) for name in os.listdir("%s/%s/fd" % (proc, pid))}
-            if not links & wanted:
-                continue
-            with open("%s/%s/comm" % (proc, pid), encoding="utf-8", errors="replace") as source:
+            with open(f"{proc}/{pid}/comm", encoding="utf-8", errors="replace") as source:
                 name = source.read().strip()
-            with open("%s/%s/cgroup" % (proc, pid), encoding="utf-8", errors="replace") as source:
+            with open(f"{proc}/{pid}/cgroup", encoding="utf-8", errors="replace") as source:
                 unit = re.search(r"/([^/\n]+\.service)(?:/|$)", source.read(), re.M)
         except OSError:
             # It ended while we looked.
@@ -781,17 +813,17 @@ def holders(address, port=53, proc="/proc"):
 
 def main(argv):
     if len(argv) != 2 or argv[1] not in ("learn", "follow", "release"):
-        sys.stderr.write("usage: %s learn|follow|release\n" % argv[0])
+        sys.stderr.write(f"usage: {argv[0]} learn|follow|release\n")
         return 2
     try:
         resolver = Resolver()
         with resolver.locked():
             getattr(resolver, argv[1])()
     except (ResolverError, OSError) as exc:
-        sys.stderr.write("%s: %s\n" % (argv[1], exc))
+        sys.stderr.write(f"{argv[1]}: {exc}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    raise SystemExit(main(sys.argv))
