@@ -218,6 +218,8 @@ class Testbed:
                 "ansible_host": address,
                 "testbed_container": container.name,
                 "mesh_endpoints": endpoints,
+                # An ordinary name that only the engine's name server knows, also where there is no Internet.
+                "dnsmasq_probe_names": [container.name],
                 **options.get("vars", {}),
             }
         (self.directory / "known_hosts").write_text("".join(known_hosts))

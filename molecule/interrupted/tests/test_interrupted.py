@@ -16,17 +16,10 @@ NODES = ("n1", "n2", "n3")
 # Where the first run is killed: after the first line of output that follows the task's title. Each run gets further than the one before.
 MOMENTS = [
     "vdloo.mesh.node : Found the mesh",
-    "vdloo.mesh.node : Place the mesh's secrets",
-    "vdloo.mesh.cjdns : Install the binary",
     "vdloo.mesh.cjdns : Give the node its identity",
     "vdloo.mesh.cjdns : Install the configuration",
-    "vdloo.mesh.cjdns : Install the unit",
-    "vdloo.mesh.cjdns : Start cjdns, now and at every boot",
-    "vdloo.mesh.consul : Install the binary once it has shown that it runs",
     "vdloo.mesh.consul : Write the configuration that Consul itself has found valid",
     "vdloo.mesh.consul : Enable and start the agent",
-    "vdloo.mesh.consul : Wait until the agent has its place in the mesh",
-    "vdloo.mesh.dnsmasq : Write the configuration",
     "vdloo.mesh.dnsmasq : Hand the host's resolver over",
     "vdloo.mesh.h2o : Write the configuration",
 ]

@@ -113,11 +113,9 @@ def test_a_role_refuses_bad_input(mesh, role, variables, told):
 )
 def test_a_role_refuses_a_port_that_another_process_has(mesh, role, address, protocol, variables, told):
     host, port = address.rsplit(":", 1)
-    program = "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_%s); s.bind((%r, %s)); %s; time.sleep(600)" % (
-        "STREAM" if protocol == "TCP" else "DGRAM",
-        host,
-        port,
-        "s.listen()" if protocol == "TCP" else "0",
+    kind, listen = ("STREAM", "s.listen()") if protocol == "TCP" else ("DGRAM", "0")
+    program = (
+        f"import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_{kind}); s.bind(({host!r}, {port})); {listen}; time.sleep(600)"
     )
     mesh.node("n1").check_output("systemd-run --unit=squatter --service-type=exec python3 -c %s", program)
     try:

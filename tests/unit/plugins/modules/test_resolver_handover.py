@@ -56,7 +56,7 @@ class House(lib.Outside):
     def text(self, name):
         """Read a file as the host would, through its links."""
         path = self.root / name.lstrip("/")
-        for _ in range(8):
+        for _number in range(8):
             if not path.is_symlink():
                 break
             path = self.root / os.path.normpath(os.path.join("/", path.relative_to(self.root).parent, os.readlink(path))).lstrip("/")
@@ -136,7 +136,7 @@ class House(lib.Outside):
     def snapshot(self):
         """All that the host has outside of our own directories."""
         found = {}
-        for folder, _, files in os.walk(self.root):
+        for folder, _folders, files in os.walk(self.root):
             for name in files:
                 path = os.path.join(folder, name)
                 inside = "/" + os.path.relpath(path, self.root)
@@ -700,7 +700,7 @@ def test_a_stray_answer_is_passed_over(dns_server):
 
 
 def test_no_answer_is_none(dns_server):
-    server, _ = dns_server
+    server, _upstream = dns_server
     assert lib.ask(server, "example.org", timeout=0.05, tries=2) is None
     assert lib.ask("127.0.0.1#9", "x" * 70 + ".org") is None
     assert lib.ask("nonsense", "example.org") is None
