@@ -21,6 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 DAEMONS = ("cjdns", "consul", "dnsmasq-mesh", "h2o")
 
 
+def changes(output: str) -> dict[str, int]:
+    """How many tasks of a run changed something, by host."""
+    recap = output.rpartition("PLAY RECAP")[2]
+    return {name: int(count) for name, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", recap, re.MULTILINE)}
+
+
 class Run:
     """The end of an ansible-playbook run."""
 
@@ -29,9 +35,7 @@ class Run:
 
     @property
     def changed(self) -> dict[str, int]:
-        """How many tasks changed something, by host."""
-        recap = self.output.rpartition("PLAY RECAP")[2]
-        return {name: int(count) for name, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", recap, re.MULTILINE)}
+        return changes(self.output)
 
 
 class Mesh:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import collection
 import pytest
+from mesh import changes
 
 NODES = ("n1", "n2", "n3")
 
@@ -34,6 +36,13 @@ def test_a_second_run_changes_nothing_and_restarts_nothing(mesh):
     assert run.code == 0, run.output
     assert {name: run.changed[name] for name in NODES} == dict.fromkeys(NODES, 0), run.output
     assert {name: mesh.pids(name) for name in NODES} == before
+
+
+def test_the_installed_collection_finds_the_same_mesh_converged(mesh, tmp_path):
+    (tmp_path / "build").mkdir()
+    collection.install(collection.build(tmp_path / "build"), tmp_path)
+    output = collection.run(tmp_path, "ansible-playbook", "vdloo.mesh.site", "-i", str(mesh.inventory))
+    assert set(changes(output).values()) == {0}, output
 
 
 def test_check_mode_of_a_converged_mesh_shows_no_change(mesh):
