@@ -106,7 +106,7 @@ def test_a_role_refuses_bad_input(mesh, role, variables, told):
     [
         ("cjdns", "0.0.0.0:4321", "UDP", {}, ["UDP port 4321 is taken by", "cjdns_port"]),
         ("cjdns", "127.0.0.1:11234", "UDP", {}, ["UDP port 11234 is taken by", "cjdns_admin_port"]),
-        ("consul", "127.0.0.1:8500", "TCP", consul(), ["port 8500/tcp is held by", "host n1"]),
+        ("consul", "127.0.0.1:8500", "TCP", consul(), ["port 8500/tcp on 127.0.0.1 is held by", "host n1"]),
         ("dnsmasq", "127.0.0.1:53", "UDP", {}, ["53"]),
         ("h2o", "0.0.0.0:80", "TCP", {}, ["port 80 is taken by", "h2o_http_port"]),
     ],
