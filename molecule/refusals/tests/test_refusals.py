@@ -30,6 +30,7 @@ def consul(**changes):
 
 # role, variables, what the message has to say
 INPUT = [
+    ("node", {"ansible_python_interpreter": "/nowhere/python3"}, ["n1 has no Python 3.8 or later as /nowhere/python3"]),
     ("cjdns", {"cjdns_install_method": "floppy"}, ["cjdns_install_method", "floppy"]),
     ("cjdns", {"cjdns_binary_checksum": WRONG}, ["has the checksum sha256:", "cjdns_binary_checksum is sha256:000"]),
     ("cjdns", {"cjdns_binary_checksum": ""}, ["cjdns_binary_checksum is not set"]),
