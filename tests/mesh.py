@@ -18,6 +18,8 @@ import testinfra
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+# Molecule forces colours, which are in the way of whoever reads the output.
+ENVIRONMENT = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 DAEMONS = ("cjdns", "consul", "dnsmasq-mesh", "h2o")
 
 
@@ -111,5 +113,4 @@ class Mesh:
 def playbook(inventory: Path, path: Path, *arguments: str) -> Run:
     """Run a playbook to its end, whatever that is."""
     command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(inventory), str(path), *arguments]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
-    return Run(subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False))
+    return Run(subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False))

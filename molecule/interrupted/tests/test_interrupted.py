@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 import pytest
-from mesh import ROOT
+from mesh import ENVIRONMENT, ROOT
 
 NODES = ("n1", "n2", "n3")
 
@@ -30,7 +30,7 @@ def run_until(inventory, moment: str) -> bool:
     process = subprocess.Popen(
         [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(inventory), str(ROOT / "site.yml")],
         cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
