@@ -53,7 +53,9 @@ def test_check_mode_of_a_new_mesh_tells_what_would_be_done_and_does_nothing(mesh
     assert run.code == 0, run.output
     assert all(run.changed[name] > 0 for name in NODES), run.output
     for name in NODES:
-        assert mesh.node(name).run("ls -d /etc/cjdns /etc/vdloo-mesh /etc/consul.d /etc/h2o /etc/dnsmasq-mesh /etc/cjdroute.conf").stdout == ""
+        assert (
+            mesh.node(name).run("ls -d /etc/cjdns /etc/vdloo-mesh /etc/consul.d /etc/h2o /etc/dnsmasq-mesh /etc/cjdroute.conf").stdout == ""
+        )
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
