@@ -7,11 +7,23 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
 from ansible_collections.vdloo.mesh.plugins.module_utils import peering, quorum
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 
+display = Display()
+
 # The host variables that the checks read; the rest of a host's variables stays untemplated.
-READ = ("ansible_connection", "ansible_host", "ansible_port", "mesh_endpoints", "mesh_site", "mesh_zones")
+READ = (
+    "ansible_connection",
+    "ansible_host",
+    "ansible_port",
+    "ansible_user",
+    "mesh_endpoints",
+    "mesh_site",
+    "mesh_zones",
+    "node_access",
+)
 
 
 def _plain(value):
@@ -30,6 +42,15 @@ def _variables(hostvars, name: str) -> dict:
     return {key: _plain(variables[key]) for key in READ if key in variables}
 
 
+def _sound(known: dict) -> dict:
+    """Leave out the records that are none: one damaged file must not keep the mesh from being repaired from the others."""
+    problems = {name: records.record_problem(name, record) for name, record in known.items()}
+    for name, problem in problems.items():
+        if problem:
+            display.warning(f"the registry of a node holds a record under {name!r:.80} that was left out: {problem}")
+    return {name: record for name, record in known.items() if not problems[name]}
+
+
 def inventory_problems(names: list[str], hostvars, consul_servers: list[str]) -> list[str]:
     names = _plain(names)
     problems = records.inventory_problems({name: _variables(hostvars, name) for name in names})
@@ -40,12 +61,14 @@ def inventory_problems(names: list[str], hostvars, consul_servers: list[str]) ->
 
 
 def registry(known: list[dict], names: list[str], hostvars, overlays: dict[str, dict], servers: list[str]) -> dict[str, dict]:
-    merged = records.merge(*_plain(known))
+    merged = records.merge(*(_sound(one) for one in _plain(known)))
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     overlays = _plain(overlays)
     for name in sorted(_plain(names)):
+        variables = _variables(hostvars, name)
         told = {
-            **records.describe(name, _variables(hostvars, name)),
+            **records.describe(name, variables),
+            **records.access(variables, merged.get(name)),
             "public_key": overlays[name]["public_key"],
             "address": overlays[name]["address"],
             "overlay": "cjdns",

@@ -11,6 +11,8 @@ A registry is a dictionary {name: record}. A record is a dictionary of plain JSO
     endpoints        list of {"address": "IP:PORT" or "[IP]:PORT", "zone": str}
     zones            list of str, the zones whose endpoints this node can dial, besides "public"
     site             str, "" when not told
+    arch             str, the machine's architecture as `uname -m` says it, "" when not known
+    ssh              {"user": str, "port": int, "host_key": str}: how to log in at the overlay address; the key as in known_hosts
     server_eligible  bool, whether it may be a Consul server
     state            str: member, left or revoked
     version          int, counts the changes of this record
@@ -25,12 +27,24 @@ import hashlib
 import ipaddress
 import json
 import re
+from collections.abc import Callable
+
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import keys
 
 PUBLIC_ZONE = "public"
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ZONE = re.compile(r"[a-z0-9]([a-z0-9_-]{0,62})?")
 # Names with which Ansible or the mesh itself means something else.
 RESERVED_NAMES = ("all", "localhost", "mesh", "ungrouped")
+
+STATES = ("member", "left", "revoked")
+# A record is about 600 bytes; whoever needs more than this has something else in mind.
+MAX_RECORD_BYTES = 16 * 1024
+# What may stand in a login, a host key and a site, so that none of them can become an option, a second line or a terminal's command.
+SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+SSH_HOST_KEY = re.compile(r"(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)) [A-Za-z0-9+/]{16,4096}={0,2}")
+ARCH = re.compile(r"[A-Za-z0-9_.-]{0,32}")
+UPDATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 def parse_endpoint(value: object) -> dict[str, str]:
@@ -79,6 +93,22 @@ def describe(name: str, variables: dict) -> dict:
     }
 
 
+def access(variables: dict, known: dict | None) -> dict:
+    """Make the part of a record that tells how to log in: {"arch", "ssh"}.
+
+    `variables` are the host's; node_access among them is what the node told of itself. What nobody tells stays as in `known`, the
+    record so far: a run on the node itself comes by no SSH.
+    """
+    told = variables.get("node_access") or {}
+    before = (known or {}).get("ssh") or {}
+    user = told.get("ssh_user") or before.get("user") or variables.get("ansible_user") or "root"
+    # The inventory's port may be one that a router forwards to another: it is the last thing to believe.
+    port = int(told.get("ssh_port") or before.get("port") or variables.get("ansible_port") or 22)
+    host_key = told.get("ssh_host_key") or before.get("host_key") or ""
+    arch = told.get("arch") or (known or {}).get("arch") or ""
+    return {"arch": str(arch), "ssh": {"user": str(user), "port": port, "host_key": str(host_key)}}
+
+
 def _strings_or_dicts(variables: dict, key: str) -> list:
     value = variables.get(key, [])
     if not isinstance(value, list):
@@ -125,6 +155,86 @@ def inventory_problems(hosts: dict[str, dict]) -> list[str]:
                     "give each node its own port, or put them in different zones"
                 )
     return problems
+
+
+def record_problem(name: object, record: object) -> str:
+    """Say what is wrong with a record that came from elsewhere; empty when nothing is. Never raises, whatever it is given.
+
+    A record without `arch` or `ssh` is one of an older version; fields that are not known are one of a newer.
+    """
+    if not isinstance(name, str) or not DNS_LABEL.fullmatch(name) or name in RESERVED_NAMES:
+        return "its name is not a DNS label that a node may have"
+    if not isinstance(record, dict):
+        return "it is not a JSON object"
+    try:
+        if len(json.dumps(record)) > MAX_RECORD_BYTES:
+            return f"it is longer than {MAX_RECORD_BYTES} bytes"
+    except (TypeError, ValueError, RecursionError):
+        return "it is not plain JSON"
+    if record.get("name") != name:
+        return "its name is not the one that it is kept under"
+    wrong = [field for field, holds in _FIELDS.items() if field not in record or not holds(record[field])]
+    wrong += [field for field, holds in _LATER_FIELDS.items() if field in record and not holds(record[field])]
+    if wrong:
+        return f"it has no valid {', '.join(wrong)}"
+    if record["overlay"] == "cjdns":
+        try:
+            address = keys.address_from_public(record["public_key"])
+        except keys.KeyFormatError as error:
+            return f"its public_key is none: {error}"
+        if ipaddress.ip_address(record["address"]) != ipaddress.ip_address(address):
+            return "its address is not that of its public_key"
+    return ""
+
+
+def _text(most: int) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and len(value) <= most and value.isprintable()
+
+
+def _like(pattern: re.Pattern[str]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _whole(least: int, most: int) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_address(value: object) -> bool:
+    try:
+        return isinstance(value, str) and ipaddress.ip_address(value).version == 6
+    except ValueError:
+        return False
+
+
+def _are_endpoints(value: object) -> bool:
+    try:
+        return isinstance(value, list) and all(isinstance(entry, dict) and parse_endpoint(entry) == entry for entry in value)
+    except ValueError:
+        return False
+
+
+def _is_ssh(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and _like(SSH_USER)(value.get("user"))
+        and _whole(1, 65535)(value.get("port"))
+        and (value.get("host_key") == "" or _like(SSH_HOST_KEY)(value.get("host_key")))
+    )
+
+
+_FIELDS: dict[str, Callable[[object], bool]] = {
+    "public_key": _text(64),
+    "address": _is_address,
+    "overlay": _like(ZONE),
+    "endpoints": _are_endpoints,
+    "zones": lambda value: isinstance(value, list) and all(_like(ZONE)(zone) for zone in value),
+    "site": _text(128),
+    "server_eligible": lambda value: isinstance(value, bool),
+    "state": lambda value: value in STATES,
+    "version": _whole(1, 2**53),
+    "updated": _like(UPDATED),
+}
+_LATER_FIELDS: dict[str, Callable[[object], bool]] = {"arch": _like(ARCH), "ssh": _is_ssh}
 
 
 def identity_problems(registry: dict[str, dict]) -> list[str]:

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.vdloo.mesh.plugins.filter import mesh
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import keys
 
 ROOT = Path(__file__).resolve().parents[4]
 KEYS = {"a": "f09rvtmr2s25942ygutztv8bf70ny8zd0kpffk8lmbzm40qty9k0.k", "b": "u2jf87mgqlxfzdnywp60z3tx6tkulvgh2nyc2jk1zc69zzt2s8u0.k"}
 HOSTVARS = {"a": {"ansible_host": "192.0.2.1", "mesh_endpoints": ["192.0.2.1:4321"]}, "b": {"ansible_host": "192.0.2.2"}}
-OVERLAYS = {name: {"public_key": key, "address": f"fc00::{name}"} for name, key in KEYS.items()}
+OVERLAYS = {name: {"public_key": key, "address": keys.address_from_public(key)} for name, key in KEYS.items()}
 
 
 def registry(known=(), names=("a", "b"), hostvars=None, overlays=None):
@@ -35,6 +36,22 @@ def test_the_registry_of_an_unchanged_mesh_does_not_change():
 def test_a_node_that_this_run_does_not_reach_stays_in_the_registry():
     first = registry()
     assert registry([first], names=["b"], overlays={"b": OVERLAYS["b"]}) == first
+
+
+def test_a_damaged_record_in_the_registry_of_one_node_is_left_out():
+    first = registry()
+    damaged = {"a": {"name": "a"}, "{{ b }}": first["b"], "b": {**first["b"], "version": 99, "address": "fc00::1"}}
+    assert registry([damaged, first]) == first
+
+
+def test_how_to_log_in_is_what_the_node_told_or_what_was_known():
+    told = {"arch": "aarch64", "ssh_user": "admin", "ssh_port": 22, "ssh_host_key": "ssh-ed25519 " + "A" * 68}
+    forwarded = {**HOSTVARS, "a": {**HOSTVARS["a"], "ansible_port": 2222, "node_access": told}}
+    first = registry(hostvars=forwarded)
+    assert (first["a"]["arch"], first["a"]["ssh"]) == ("aarch64", {"user": "admin", "port": 22, "host_key": told["ssh_host_key"]})
+    assert first["b"]["ssh"] == {"user": "root", "port": 22, "host_key": ""}
+    local = {**HOSTVARS, "a": {**forwarded["a"], "node_access": {**told, "ssh_user": "", "ssh_port": 0}}}
+    assert registry([first], hostvars=local) == first
 
 
 def test_a_new_endpoint_is_told_by_a_new_version():

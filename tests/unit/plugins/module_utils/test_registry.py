@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import reduce
 
 import pytest
@@ -170,3 +171,55 @@ def test_an_update_does_not_bring_a_revoked_node_back():
     registry = {"vps1": record(state="revoked")}
     told = {key: value for key, value in record().items() if key not in ("version", "updated")}
     assert records.update(registry, told, "2026-05-05T00:00:00Z") is registry
+
+
+SOUND = {
+    **record(address="fcea:4775:eacd:7c3b:6fbc:c02b:43d6:53e1"),
+    "arch": "x86_64",
+    "ssh": {"user": "root", "port": 22, "host_key": ""},
+}
+
+
+def test_a_record_of_this_version_an_older_and_a_newer_one_are_sound():
+    older = {field: value for field, value in SOUND.items() if field not in ("arch", "ssh")}
+    for one in (SOUND, older, {**SOUND, "colour": "green"}):
+        assert records.record_problem("vps1", one) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": "vps2"}, "not the one that it is kept under"),
+        ({"public_key": "u2jf87mgqlxfzdnywp60z3tx6tkulvgh2nyc2jk1zc69zzt2s8u0.k"}, "address is not that of its public_key"),
+        ({"public_key": "0" * 52 + ".k"}, "public_key is none"),
+        ({"address": "fcea::1%eth0"}, "no valid address|not that of its"),
+        ({"endpoints": [{"address": "host:1", "zone": "public"}]}, "no valid endpoints"),
+        ({"endpoints": ["192.0.2.1:4321"]}, "no valid endpoints"),
+        ({"state": "dead"}, "no valid state"),
+        ({"version": 0}, "no valid version"),
+        ({"updated": "yesterday"}, "no valid updated"),
+        ({"zones": "home", "site": None}, "no valid zones, site"),
+        ({"arch": "{{ x }}"}, "no valid arch"),
+        ({"ssh": {"user": "root", "port": 0, "host_key": ""}}, "no valid ssh"),
+        ({"extra": object()}, "not plain JSON"),
+    ],
+)
+def test_a_record_that_cannot_be_true_says_why(changes, told):
+    assert re.search(told, records.record_problem("vps1", {**SOUND, **changes}))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(st.sampled_from(sorted(SOUND)), ANYTHING)
+def test_whatever_is_in_a_field_the_record_is_judged_and_never_raises(field, value):
+    assert isinstance(records.record_problem("vps1", {**SOUND, field: value}), str)
+
+
+@given(ANYTHING, ANYTHING)
+def test_whatever_is_called_a_record_is_judged(name, value):
+    assert records.record_problem(name, value)
