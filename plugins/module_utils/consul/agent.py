@@ -1,55 +1,29 @@
 # Copyright: (c) 2026, vdloo.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The HTTP API of the local Consul agent, and what its answers mean for a mesh."""
+"""What the local Consul agent's answers mean for a mesh."""
 
 from __future__ import annotations
 
-import http.client
-import json
 import typing
 import urllib.parse
 
-from . import sockets
+from . import client, sockets
+from .client import ClientError as AgentError
 
-# The agent holds a call for 7 s while there is no leader, and only then says so.
-SLOW_CALL_S = 10.0
 # Serf's number for a member that answers.
 ALIVE = 1
-
-
-class AgentError(Exception):
-    """The agent did not answer, or answered with an error; the message says which."""
 
 
 class Agent:
     """The agent at a loopback address."""
 
-    def __init__(self, port: int = 8500, host: str = "127.0.0.1") -> None:
-        self.host = host
+    def __init__(self, port: int = client.DEFAULT_PORT, host: str = "127.0.0.1") -> None:
         self.port = port
+        self.client = client.Client(f"http://{host}:{port}")
 
-    def call(self, method: str, path: str, timeout: float = SLOW_CALL_S) -> tuple[int, str]:
-        """Make one call and return the status with the body."""
-        # http.client and not urllib: a proxy of the environment must never stand between a node and itself.
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
-        try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, response.read().decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException) as error:
-            raise AgentError(f"{method} {path}: {error}") from error
-        finally:
-            connection.close()
-
-    def get(self, path: str, timeout: float = SLOW_CALL_S, accept: tuple[int, ...] = (200,)) -> typing.Any:
+    def get(self, path: str, timeout: float = client.SLOW_CALL_S, accept: tuple[int, ...] = (200,)) -> typing.Any:
         """Make a GET and return the JSON of its answer."""
-        status, body = self.call("GET", path, timeout)
-        if status not in accept:
-            raise AgentError(f"GET {path}: {status} {body.strip()}")
-        try:
-            return json.loads(body)
-        except ValueError as error:
-            raise AgentError(f"GET {path}: the answer is not JSON") from error
+        return self.client.get(path, accept=accept, timeout=timeout).value
 
     def describe(self) -> dict:
         """Tell who the agent is: node, datacenter, address, server, bootstrap_expect and leader (empty when there is none)."""
@@ -83,7 +57,7 @@ class Agent:
     def join(self, address: str) -> bool:
         """Ask the agent to join a peer by gossip and tell whether it did."""
         try:
-            status, _body = self.call("PUT", "/v1/agent/join/" + urllib.parse.quote(address, safe=""), timeout=5)
+            status, _headers, _body = self.client.request("PUT", "/v1/agent/join/" + urllib.parse.quote(address, safe=""), timeout=5)
         except AgentError:
             return False
         return status == 200

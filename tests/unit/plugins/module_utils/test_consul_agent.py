@@ -63,7 +63,7 @@ def test_an_agent_on_another_port_than_the_configuration_says_is_found(fake_agen
 
 
 def test_an_agent_that_is_not_there_is_an_error_that_names_the_call():
-    with pytest.raises(agent.AgentError, match="GET /v1/status/leader"):
+    with pytest.raises(agent.AgentError, match=r"GET http://127\.0\.0\.1:1/v1/status/leader"):
         agent.Agent(1).leader()
 
 
