@@ -40,9 +40,11 @@ RESERVED_NAMES = ("all", "localhost", "mesh", "ungrouped")
 STATES = ("member", "left", "revoked")
 # A record is about 600 bytes; whoever needs more than this has something else in mind.
 MAX_RECORD_BYTES = 16 * 1024
+MAX_SITE = 128
 # What may stand in a login, a host key and a site, so that none of them can become an option, a second line or a terminal's command.
-SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}")
 SSH_HOST_KEY = re.compile(r"(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)) [A-Za-z0-9+/]{16,4096}={0,2}")
+PORT = re.compile(r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]")
 ARCH = re.compile(r"[A-Za-z0-9_.-]{0,32}")
 UPDATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
@@ -83,8 +85,8 @@ def describe(name: str, variables: dict) -> dict:
         if not isinstance(zone, str) or not ZONE.fullmatch(zone):
             raise ValueError(f"mesh_zones: {zone!r} is not a name: use lower-case letters, digits, - and _")
     site = variables.get("mesh_site", "")
-    if not isinstance(site, str):
-        raise ValueError(f"mesh_site: {site!r} is not a string")
+    if not _text(MAX_SITE)(site):
+        raise ValueError(f"mesh_site: {site!r} is not one line of up to {MAX_SITE} characters")
     return {
         "name": str(name),
         "endpoints": sorted(endpoints, key=lambda endpoint: (endpoint["zone"], endpoint["address"])),
@@ -101,12 +103,21 @@ def access(variables: dict, known: dict | None) -> dict:
     """
     told = variables.get("node_access") or {}
     before = (known or {}).get("ssh") or {}
-    user = told.get("ssh_user") or before.get("user") or variables.get("ansible_user") or "root"
     # The inventory's port may be one that a router forwards to another: it is the last thing to believe.
-    port = int(told.get("ssh_port") or before.get("port") or variables.get("ansible_port") or 22)
-    host_key = told.get("ssh_host_key") or before.get("host_key") or ""
-    arch = told.get("arch") or (known or {}).get("arch") or ""
-    return {"arch": str(arch), "ssh": {"user": str(user), "port": port, "host_key": str(host_key)}}
+    ports = (told.get("ssh_port"), before.get("port"), variables.get("ansible_port"))
+    return {
+        "arch": _first_like(ARCH, told.get("arch"), (known or {}).get("arch")),
+        "ssh": {
+            "user": _first_like(SSH_USER, told.get("ssh_user"), before.get("user"), variables.get("ansible_user")) or "root",
+            "port": int(_first_like(PORT, *map(str, ports)) or 22),
+            "host_key": _first_like(SSH_HOST_KEY, told.get("ssh_host_key"), before.get("host_key")),
+        },
+    }
+
+
+def _first_like(pattern: re.Pattern[str], *values: object) -> str:
+    """The first of the values that is not empty and that a sound record may hold; an empty string when none is."""
+    return next((str(value) for value in values if value and pattern.fullmatch(str(value))), "")
 
 
 def _strings_or_dicts(variables: dict, key: str) -> list:
@@ -167,7 +178,7 @@ def record_problem(name: object, record: object) -> str:
     if not isinstance(record, dict):
         return "it is not a JSON object"
     try:
-        if len(json.dumps(record)) > MAX_RECORD_BYTES:
+        if len(json.dumps(record, check_circular=False)) > MAX_RECORD_BYTES:
             return f"it is longer than {MAX_RECORD_BYTES} bytes"
     except (TypeError, ValueError, RecursionError):
         return "it is not plain JSON"
@@ -182,7 +193,8 @@ def record_problem(name: object, record: object) -> str:
             address = keys.address_from_public(record["public_key"])
         except keys.KeyFormatError as error:
             return f"its public_key is none: {error}"
-        if ipaddress.ip_address(record["address"]) != ipaddress.ip_address(address):
+        # Both are nearly always written the same.
+        if record["address"] != address and ipaddress.ip_address(record["address"]) != ipaddress.ip_address(address):
             return "its address is not that of its public_key"
     return ""
 
@@ -228,7 +240,7 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
     "overlay": _like(ZONE),
     "endpoints": _are_endpoints,
     "zones": lambda value: isinstance(value, list) and all(_like(ZONE)(zone) for zone in value),
-    "site": _text(128),
+    "site": _text(MAX_SITE),
     "server_eligible": lambda value: isinstance(value, bool),
     "state": lambda value: value in STATES,
     "version": _whole(1, 2**53),

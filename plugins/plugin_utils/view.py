@@ -63,10 +63,8 @@ def merge(answers: dict[str, typing.Any]) -> tuple[list[Node], list[str]]:
     """Merge the collector's answers, {source: answer}, into nodes sorted by name, and what was left out and why."""
     warnings: list[str] = []
     kv = _texts(answers.get("kv"))
-    told = {
-        "registry": _sound(answers.get("registry"), "registry file", warnings),
-        "kv": _sound(_parsed(kv, REGISTRY_KEY, warnings), "Consul KV", warnings),
-    }
+    in_file = _sound(answers.get("registry"), {}, "registry file", warnings)
+    told = {"registry": in_file, "kv": _sound(_parsed(kv, REGISTRY_KEY, warnings), in_file, "Consul KV", warnings)}
     members = _members(answers.get("consul"), warnings)
     registry = records.merge(told["registry"], told["kv"])
     registry = _one_owner_each(registry, told["registry"], members, warnings)
@@ -121,10 +119,11 @@ def _parsed(kv: dict[str, str], folder: str, warnings: list[str]) -> dict[str, t
     return found
 
 
-def _sound(registry: object, source: str, warnings: list[str]) -> dict[str, dict]:
+def _sound(registry: object, checked: dict[str, dict], source: str, warnings: list[str]) -> dict[str, dict]:
+    """The records of a registry that can be true; those that are in `checked` already need no second look."""
     found = {}
     for name, record in registry.items() if isinstance(registry, dict) else ():
-        problem = records.record_problem(name, record)
+        problem = "" if checked.get(name) == record else records.record_problem(name, record)
         if problem:
             warnings.append(f"{source}: the node record {_shown(name)} was left out: {problem}")
         else:

@@ -86,7 +86,7 @@ def test_an_endpoint_is_read_or_refused_and_never_crashes(value):
         ({"a": {"mesh_endpoints": ["vps:1"]}}, "host a: mesh_endpoints: 'vps:1' is not a literal IP:PORT"),
         ({"a": {"mesh_endpoints": "192.0.2.1:1"}}, "host a: mesh_endpoints: '192.0.2.1:1' is not a list"),
         ({"a": {"mesh_zones": ["Home Net"]}}, "host a: mesh_zones: 'Home Net' is not a name"),
-        ({"a": {"mesh_site": 3}}, "host a: mesh_site: 3 is not a string"),
+        ({"a": {"mesh_site": 3}}, "host a: mesh_site: 3 is not one line"),
         (
             {"a": {"mesh_endpoints": ["192.0.2.1:1"]}, "b": {"mesh_endpoints": ["192.0.2.1:1"]}},
             "host b: mesh_endpoints: 192.0.2.1:1 in zone public is also that of host a",
