@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # Copyright: (c) 2026, vdloo.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Boot the test nodes that a topology file describes, and write the Ansible inventory that reaches them by SSH.
+"""Boot the test nodes that a topology file describes, and write the Ansible inventories that reach them by SSH.
 
     testbed.py up TOPOLOGY [--new]     boot what is missing; --new removes all of it first
     testbed.py down TOPOLOGY           remove its containers, networks and inventory
@@ -20,7 +20,10 @@ A topology (YAML):
         tun: false                a container without the TUN device, that may not make one
     vars: {...}                   variables of all nodes
 
-Nodes boot systemd from the image that script/bootstrap makes, with addresses that stay over a restart.
+Nodes boot systemd from the image that script/bootstrap makes, with addresses that stay over a restart. Each can be the controller as well: it
+has Ansible's programs, and this clone at /opt/mesh, both read-only.
+
+Two inventories are written: hosts.yml lists the nodes at their underlay addresses, mesh.yml asks the mesh that has been made of them.
 """
 
 from __future__ import annotations
@@ -48,14 +51,22 @@ LABEL = "vdloo.mesh.testbed"
 ROUTER = "router"
 CJDNS_PORT = 4321
 BOOT_SECONDS = 60
+# What script/bootstrap made for the nodes to be controllers with.
+CONTROLLER = ROOT / ".cache" / "controller"
+PROGRAMS = ("ansible", "ansible-doc", "ansible-inventory", "ansible-playbook")
 
 # What systemd, a TUN device and iptables need in an unprivileged container.
 BOOT_OPTIONS = {
     "cap_add": ["NET_ADMIN", "SYS_ADMIN", "NET_RAW"],
     "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
     "cgroupns": "host",
-    "tmpfs": {"/run": "", "/tmp": ""},
-    "volumes": {"/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"}},
+    # The key to all nodes lies in .cache, and none of them should have it.
+    "tmpfs": {"/run": "", "/tmp": "", "/opt/mesh/.cache": "ro,size=4k"},
+    "volumes": {
+        "/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"},
+        str(CONTROLLER): {"bind": "/opt/controller", "mode": "ro"},
+        str(ROOT): {"bind": "/opt/mesh", "mode": "ro"},
+    },
     "devices": ["/dev/net/tun"],
     "sysctls": {
         "net.ipv6.conf.all.disable_ipv6": "0",
@@ -94,6 +105,8 @@ class Testbed:
         self.docker = docker.from_env()
 
     def up(self) -> None:
+        if not (CONTROLLER / "bin" / "ansible").exists():
+            sys.exit(f"{CONTROLLER} is missing: run script/bootstrap")
         networks = {name: self._network(name) for name in self.topology["networks"]}
         addresses = self._addresses(networks)
         # Routers first: a node behind one has no way out before it is there.
@@ -102,7 +115,7 @@ class Testbed:
                 self._router(name, options["nat_to"], networks, addresses)
         for name, options in self.topology["nodes"].items():
             self._boot(name, options["networks"], networks, addresses, self._node_script(options, addresses))
-        self._write_inventory(addresses)
+        self._write_inventories(addresses)
         print(self.directory / "hosts.yml")
 
     def down(self) -> None:
@@ -198,12 +211,15 @@ class Testbed:
                     "etc/testbed/network.sh": (script, 0o644),
                     "etc/systemd/system/testbed-network.service": (NETWORK_UNIT, 0o644),
                 },
-                links={"etc/systemd/system/multi-user.target.wants/testbed-network.service": "../testbed-network.service"},
+                links={
+                    "etc/systemd/system/multi-user.target.wants/testbed-network.service": "../testbed-network.service",
+                    **{f"usr/local/bin/{program}": f"/opt/controller/bin/{program}" for program in PROGRAMS},
+                },
             ),
         )
         return container
 
-    def _write_inventory(self, addresses: dict) -> None:
+    def _write_inventories(self, addresses: dict) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.control_path.mkdir(parents=True, exist_ok=True)
         hosts, known_hosts = {}, []
@@ -223,14 +239,15 @@ class Testbed:
                 **options.get("vars", {}),
             }
         (self.directory / "known_hosts").write_text("".join(known_hosts))
+        reach = {"ansible_ssh_private_key_file": str(CACHE / "id_ed25519"), "ansible_control_path_dir": str(self.control_path)}
+        known_hosts_option = f"-o UserKnownHostsFile={self.directory / 'known_hosts'}"
         inventory = {
             "mesh": {
                 "hosts": hosts,
                 "vars": {
                     "ansible_user": "root",
-                    "ansible_ssh_private_key_file": str(CACHE / "id_ed25519"),
-                    "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.directory / 'known_hosts'}",
-                    "ansible_control_path_dir": str(self.control_path),
+                    "ansible_ssh_common_args": known_hosts_option,
+                    **reach,
                     **binaries_at_hand(),
                     **self.topology.get("vars", {}),
                 },
@@ -238,7 +255,15 @@ class Testbed:
         }
         for group, members in self.topology.get("groups", {}).items():
             inventory[group] = {"hosts": {member: None for member in members}}
+        dynamic = {
+            "plugin": "vdloo.mesh.mesh",
+            "bootstrap": [f"root@{addresses[options['networks'][0], name]}" for name, options in self.topology["nodes"].items()],
+            "bootstrap_ssh_args": f"-i {CACHE / 'id_ed25519'} {known_hosts_option}",
+            # Each is an expression: a string needs quotes of its own.
+            "compose": {name: repr(value) for name, value in reach.items()},
+        }
         (self.directory / "hosts.yml").write_text("---\n" + yaml.safe_dump(inventory, sort_keys=False))
+        (self.directory / "mesh.yml").write_text("---\n" + yaml.safe_dump(dynamic, sort_keys=False, width=1000))
 
 
 def binaries_at_hand() -> dict[str, str]:
