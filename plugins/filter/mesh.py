@@ -51,10 +51,19 @@ def _sound(known: dict) -> dict:
     return {name: record for name, record in known.items() if not problems[name]}
 
 
+def _roles(names: list[str], hostvars) -> dict[str, str]:
+    return {name: str(hostvars[name].get("mesh_role", "")) for name in names}
+
+
+def servers(names: list[str], consul_servers: list[str], hostvars) -> list[str]:
+    names = _plain(names)
+    return quorum.servers(names, _plain(consul_servers), _roles(names, hostvars))
+
+
 def inventory_problems(names: list[str], hostvars, consul_servers: list[str]) -> list[str]:
     names = _plain(names)
     problems = records.inventory_problems({name: _variables(hostvars, name) for name in names})
-    problems += quorum.problems(names, _plain(consul_servers))
+    problems += quorum.problems(names, _plain(consul_servers), _roles(names, hostvars))
     if not problems:
         problems += peering.problems([records.describe(name, _variables(hostvars, name)) for name in names])
     return problems
@@ -102,4 +111,4 @@ def peers(nodes: dict[str, dict], name: str, link_passwords: dict[str, dict] | N
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"inventory_problems": inventory_problems, "registry": registry, "peers": peers}
+        return {"inventory_problems": inventory_problems, "servers": servers, "registry": registry, "peers": peers}

@@ -11,18 +11,26 @@ from __future__ import annotations
 MOST_SERVERS = 5
 
 
-def servers(mesh: list[str], listed: list[str]) -> list[str]:
-    """Choose the Consul servers: those that are listed, or every node of a mesh of up to five. Names, sorted."""
-    return sorted(listed) if listed else sorted(mesh)
+def servers(mesh: list[str], listed: list[str], roles: dict[str, str]) -> list[str]:
+    """Choose the Consul servers: those that are listed, else those that are servers already, else every node of a new mesh. Names, sorted.
+
+    `roles` has the role (server or client) of the nodes for which the inventory tells one, as only that of a mesh that exists does. When
+    none of them is a server, all servers are out of reach: making others to servers would start a second quorum.
+    """
+    if listed:
+        return sorted(listed)
+    if any(roles.values()):
+        return sorted(name for name in mesh if roles.get(name) == "server")
+    return sorted(mesh)
 
 
-def problems(mesh: list[str], listed: list[str]) -> list[str]:
-    """List what keeps a mesh with these nodes (names) and listed servers (group consul_servers) from having a quorum."""
+def problems(mesh: list[str], listed: list[str], roles: dict[str, str]) -> list[str]:
+    """List what keeps a mesh with these nodes (names), listed servers (group consul_servers) and roles from having a quorum."""
     found = []
     strangers = sorted(set(listed) - set(mesh))
     if strangers:
         found.append(f"group consul_servers: {', '.join(strangers)} is not in the group mesh: add it there, or take it out here")
-    chosen = servers(mesh, listed)
+    chosen = servers(mesh, listed, roles)
     if len(chosen) > MOST_SERVERS:
         found.append(
             f"{len(chosen)} Consul servers are more than {MOST_SERVERS}: "

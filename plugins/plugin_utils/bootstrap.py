@@ -29,7 +29,9 @@ HOST = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
 # One connection for the question and for all the jumps that follow: an sshd takes only so many new ones at a time.
-SHARED = ("-o", "ControlMaster=auto", "-o", "ControlPersist=15m", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
+SHARED = ("-o", "ControlMaster=auto", "-o", "ControlPersist=15m", "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
+# A host that is switched off answers nothing at all: the next one is waiting.
+CONNECT_S = 5
 
 # As root the registry file can be read, too; without it the node still tells what Consul and cjdns say.
 REMOTE_COMMAND = "if sudo -n true 2>/dev/null; then exec sudo -n python3 -; else exec python3 -; fi"
@@ -100,7 +102,7 @@ def run(hosts: list[str], request: dict, ssh_args: str, timeout: float) -> tuple
     text = program(request)
     tried = []
     for name, target in targets:
-        command = ["ssh", *ssh_options(ssh_args), "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, int(timeout / 2))}"]
+        command = ["ssh", *ssh_options(ssh_args), "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, min(CONNECT_S, int(timeout / 2)))}"]
         command += ["-T", *target.destination(), REMOTE_COMMAND]
         try:
             return _answer(command, text, timeout), name

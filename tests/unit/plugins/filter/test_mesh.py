@@ -79,3 +79,10 @@ def test_dialler_and_listener_get_the_same_password():
 
 def test_a_listener_that_this_run_does_not_reach_is_dialled_with_the_password_known_before():
     assert "password" not in mesh.peers(registry(), "b", {})["dials"][0]
+
+
+def test_the_role_that_the_inventory_tells_decides_who_is_a_server():
+    live = {"a": {"mesh_role": "client"}, "b": {"mesh_role": "server"}}
+    assert mesh.servers(["a", "b"], [], live) == ["b"]
+    assert mesh.servers(["a"], [], live) == []
+    assert mesh.servers(["a", "b"], [], HOSTVARS) == ["a", "b"]
