@@ -82,7 +82,9 @@ EXAMPLES = r"""
         address: 192.0.2.1:4321
         public_key: f09rvtmr2s25942ygutztv8bf70ny8zd0kpffk8lmbzm40qty9k0.k
         password: "{{ vps1_password }}"
-  notify: Restart cjdns
+
+- name: Bring the running cjdns to it
+  vdloo.mesh.cjdns_live:
 """
 
 RETURN = r"""
@@ -90,6 +92,11 @@ not_dialled:
   description: Names of the peers that were left out, because no password is known for them.
   type: list
   elements: str
+  returned: always
+restart:
+  description:
+    - Whether more than peers and passwords is new, so that a running cjdns has to be restarted. Where not, M(vdloo.mesh.cjdns_live) is enough.
+  type: bool
   returned: always
 backup_file:
   description: Copy of the configuration that was not written by this module.
@@ -103,7 +110,7 @@ import re
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, identity
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, identity, live
 
 # Stands in for what is not known before the first run, in check mode.
 UNKNOWN = "unknown"
@@ -255,7 +262,7 @@ def main() -> None:
     mode = f"{os.stat(path).st_mode & 0o7777:04o}" if present_text is not None else None
     owned = present_text is None or os.stat(path).st_uid == os.geteuid()
     changed = present_text != text or mode != "0600" or not owned
-    result = {"not_dialled": not_dialled}
+    result = {"not_dialled": not_dialled, "restart": present is None or bool(live.restart_places(present, config))}
     if changed:
         if present_text != text:
             validate(module, text, secrets | known)

@@ -12,7 +12,8 @@ version_added: "1.0.0"
 description:
   - Dials a peer, lets one in, or drops it, in the running daemon. Other links are not touched, and nothing is restarted.
   - B(What this module does lasts until the daemon restarts.) What is to stay belongs in the inventory, as the variables C(mesh_endpoints) and
-    C(cjdns_peers), from which the role P(vdloo.mesh.cjdns#role) writes the daemon's configuration.
+    C(cjdns_peers), from which the role P(vdloo.mesh.cjdns#role) writes the daemon's configuration. M(vdloo.mesh.cjdns_live), which the role
+    uses, leaves alone what was added, and undoes the removal of what the configuration has.
   - The module needs the admin password. By default it reads it from O(config_path), which only root can.
 extends_documentation_fragment:
   - vdloo.mesh.cjdns_admin

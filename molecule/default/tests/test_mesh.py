@@ -93,6 +93,7 @@ def test_a_kept_connection_does_not_stick_to_one_instance(mesh):
     ("path", "mode", "user"),
     [
         ("/etc/cjdroute.conf", 0o600, "root"),
+        ("/run/cjdns/started.conf", 0o600, "root"),
         ("/etc/cjdns/identity.json", 0o600, "root"),
         ("/etc/cjdns/link-secret", 0o600, "root"),
         ("/etc/vdloo-mesh/secrets.json", 0o600, "root"),

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import collection
 import pytest
 from mesh import changes
@@ -116,3 +119,29 @@ def test_a_killed_daemon_is_back_by_itself(mesh, daemon):
         lambda: mesh.node("n2").check_output("systemctl show -p MainPID --value %s", daemon) not in (before, "0"), f"{daemon} is back", 60
     )
     mesh.wait_for(lambda: mesh.pings("n2", "n1") and serves(mesh, "n2"), f"n2 serves after {daemon} was killed", 90)
+
+
+def test_a_changed_link_restarts_nothing_and_interrupts_no_other(mesh, tmp_path):
+    before = {name: mesh.pids(name) for name in NODES}
+    configs = {name: mesh.node(name).check_output("sha256sum /etc/cjdroute.conf") for name in NODES}
+    # n2 cannot be dialled any more: its link with n3, which never could be, goes. That of n1 and n3 has nothing to do with it.
+    moved = tmp_path / "moved.yml"
+    moved.write_text(json.dumps({"mesh": {"hosts": {"n2": {"mesh_endpoints": []}}}}))
+    mesh.node("n1").check_output("nohup ping -6 -i 0.2 %s </dev/null >/root/pings 2>&1 & echo $! >/root/ping.pid", mesh.address("n3"))
+    run = mesh.site("-i", str(moved))
+    mesh.node("n1").run("kill -INT $(cat /root/ping.pid); sleep 0.5")
+    sent, received = map(
+        int, re.search(r"(\d+) packets transmitted, (\d+) received", mesh.node("n1").check_output("cat /root/pings")).groups()
+    )
+    try:
+        assert run.code == 0, run.output
+        assert {name: mesh.node(name).check_output("sha256sum /etc/cjdroute.conf") for name in NODES} != configs
+        assert {name: mesh.pids(name) for name in NODES} == before
+        # Five a second: not one second without an answer.
+        assert sent > 20 and sent - received <= 5, (sent, received)
+        mesh.wait_for(lambda: mesh.pings("n2", "n3") and mesh.pings("n3", "n2"), "n2 and n3 reach each other through n1", 20)
+    finally:
+        back = mesh.site()
+    assert back.code == 0, back.output
+    assert {name: mesh.pids(name) for name in NODES} == before
+    assert {name: mesh.node(name).check_output("sha256sum /etc/cjdroute.conf") for name in NODES} == configs

@@ -92,6 +92,16 @@ def test_a_second_run_changes_nothing(capsys, node):
     assert (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns), "a touched file would restart the service"
 
 
+def test_only_what_a_running_daemon_cannot_be_told_asks_for_a_restart(capsys, node):
+    users = {**CONFIG, "authorizedPasswords": [{"user": "pi", "password": "p" * 32}]}
+    assert run(capsys, node)["restart"] is True
+    assert run(capsys, node)["restart"] is False
+    assert run(capsys, node, config=users, peers=[PEER])["restart"] is False
+    assert run(capsys, node, config={**users, "router": {"supernodes": [OTHER_PUBLIC]}}, check=True)["restart"] is True
+    (node / "cjdroute.conf").write_text("{")
+    assert run(capsys, node, config=users)["restart"] is True
+
+
 def test_a_change_shows_and_no_secret_does(capsys, node):
     run(capsys, node)
     result = run(capsys, node, peers=[PEER])

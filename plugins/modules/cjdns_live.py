@@ -1,0 +1,280 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: cjdns_live
+short_description: Bring the running cjdns to its configuration file
+version_added: "1.0.0"
+description:
+  - A restart of cjdns ends every link and session of the node. This module changes the peers and the passwords of the running daemon instead,
+    and does not touch the links that nobody asked to change. Where more than these has changed, it asks for a restart.
+  - It compares the configuration file with a copy of the one that the daemon was started with, which the daemon's unit makes at every start,
+    and with the links and users that the daemon tells of. Afterwards the copy is replaced.
+  - A peer that is to be dialled, but with which there is no link left, is dialled again. A user that is missing is let in again.
+  - Peers and users that were added by hand, for example with M(vdloo.mesh.cjdns_peer), stay.
+  - When a password of this node is changed or taken away, whoever came in with it is dropped. When the password for a peer or its address
+    is changed, the peer is dropped and dialled anew. cjdns drops by key, so that all links with that node end, and those are made again that
+    the file has.
+  - A run that was stopped half way can be repeated.
+  - It restarts nothing itself. See RV(restart).
+extends_documentation_fragment:
+  - vdloo.mesh.cjdns_admin
+options:
+  started_path:
+    description: Copy of the configuration that the running daemon has, for root alone. It must vanish when the daemon stops.
+    type: path
+    default: /run/cjdns/started.conf
+  unit:
+    description: Name of the unit that runs cjdns. When it does not run, nothing is done, as its start reads the file.
+    type: str
+    default: cjdns.service
+attributes:
+  check_mode:
+    support: full
+    description: The daemon is asked what it has, and nothing is changed.
+  diff_mode:
+    support: full
+    description: The names of those who are accepted and dialled.
+seealso:
+  - module: vdloo.mesh.cjdns_config
+  - module: vdloo.mesh.cjdns_peer
+author:
+  - vdloo.mesh contributors (@vdloo)
+"""
+
+EXAMPLES = r"""
+- name: Bring the running cjdns to its configuration file
+  vdloo.mesh.cjdns_live:
+  register: cjdns_live
+
+- name: Restart cjdns where that is not enough
+  ansible.builtin.systemd_service:
+    name: cjdns
+    state: restarted
+  when: cjdns_live.restart
+"""
+
+RETURN = r"""
+restart:
+  description: Whether only a restart brings the file into force. What was done before that became clear is in RV(steps).
+  type: bool
+  returned: always
+reason:
+  description: Why a restart is needed; empty when it is not.
+  type: str
+  returned: always
+  sample: admin.bind cannot be changed while cjdns runs
+steps:
+  description: What was done, or would be in check mode.
+  type: list
+  elements: str
+  returned: always
+  sample:
+    - stop accepting pi
+    - disconnect pi
+    - dial vps2 at 192.0.2.1:4321
+"""
+
+import json
+import os
+import tempfile
+import time
+from typing import NamedTuple
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import access, admin, conf, live, transport
+
+# A daemon that was just started is being told its own peers and users, one by one, and dies of one that it has already.
+SETTLE_S = 5.0
+
+
+class File(NamedTuple):
+    """A configuration file: its text, None when it cannot be read, and what it says, None when that is no configuration."""
+
+    text: str | None
+    config: dict | None
+
+
+class RestartNeeded(Exception):
+    """Only a restart brings the file into force; the message says why."""
+
+
+def load(path: str) -> File:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError):
+        return File(None, None)
+    try:
+        config = json.loads(conf.strip_comments(text))
+    except ValueError:
+        return File(text, None)
+    return File(text, config if isinstance(config, dict) else None)
+
+
+def unfinished(started_path: str) -> str:
+    """Where the configuration is while the daemon is brought to it."""
+    return f"{started_path}.next"
+
+
+def write(path: str, text: str) -> None:
+    """Replace a file in one step by one that only its owner can read."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.rename(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def age(module: AnsibleModule) -> float | None:
+    """How many seconds ago the service was started; None when it does not run."""
+    systemctl, unit = module.get_bin_path("systemctl", required=True), module.params["unit"]
+    rc, out, err = module.run_command([systemctl, "show", "--property", "ActiveState,ActiveEnterTimestampMonotonic", unit])
+    if rc != 0:
+        module.fail_json(msg=f"systemctl show {unit} failed: {err.strip() or out.strip()}")
+    properties = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+    if properties.get("ActiveState") not in ("active", "reloading"):
+        return None
+    return time.clock_gettime(time.CLOCK_MONOTONIC) - int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+
+
+def check_comparable(params: dict, wished: File, started: File) -> None:
+    """Raise RestartNeeded when the way from the one configuration to the other needs a restart, or cannot be known."""
+    path, next_path = params["started_path"], unfinished(params["started_path"])
+    if started.text is None:
+        raise RestartNeeded(f"it is not known what the running cjdns was started with: {path} is not there, or cannot be read")
+    if os.path.lexists(next_path) and load(next_path).text != wished.text:
+        raise RestartNeeded(f"an earlier run was stopped while it brought cjdns to a configuration that is another by now ({next_path})")
+    if started.text == wished.text:
+        return
+    for config, name in ((started.config, path), (wished.config, params["config_path"])):
+        if config is None:
+            raise RestartNeeded(f"{name} is not JSON with comments, so that it cannot be told what has changed")
+    places = live.restart_places(started.config, wished.config)
+    if places:
+        raise RestartNeeded(f"{', '.join(places)} cannot be changed while cjdns runs")
+
+
+def interfaces(client: admin.Client) -> list[dict] | None:
+    """The interfaces of the daemon; None when it is too old to tell them."""
+    try:
+        return client.interfaces()
+    except admin.AdminError as error:
+        if error.reason.startswith(transport.NO_FUNCTION):
+            return None
+        raise
+
+
+def look(client: admin.Client, started: live.Parts, wished: live.Parts) -> tuple[list[live.Step], list[dict], list[str]]:
+    """The steps that the daemon needs, its links and its users; raises admin.AdminError, or RestartNeeded for a lack of interfaces."""
+    peers, users = client.peers(), client.users()
+    steps = live.plan(started, wished, peers, users)
+    told = interfaces(client) if any(step.call == "connect" for step in steps) else None
+    problem = live.interface_problem(steps, wished.rest, told) if told is not None else ""
+    if problem:
+        raise RestartNeeded(problem)
+    return steps, peers, users
+
+
+def describe(steps: list[live.Step], peers: list[dict], users: list[str]) -> dict:
+    """The users and the dialled peers of the daemon before the steps and after them, by name."""
+    dials = {
+        f"{peer['user'] or peer['public_key']} at {peer['endpoint'] or 'an address that is not told'}": peer["public_key"]
+        for peer in peers
+        if not peer["incoming"]
+    }
+    before = {"accepts": sorted(set(users)), "dials": sorted(dials)}
+    accepts = set(users)
+    for step in steps:
+        subject = step.words.split(" ", 1)[1]
+        if step.call == "unauthorize":
+            accepts.discard(step.arguments[0])
+        elif step.call == "disconnect":
+            dials = {words: key for words, key in dials.items() if key != step.arguments[0]}
+        elif step.call == "authorize":
+            accepts.add(f"{subject} (new password)" if subject in users else subject)
+        else:
+            dials[f"{subject} (anew)" if subject in before["dials"] else subject] = step.arguments[1]
+    after = {"accepts": sorted(accepts), "dials": sorted(dials)}
+    return {part: json.dumps(content, indent=2) + "\n" for part, content in (("before", before), ("after", after))}
+
+
+def carry_out(client: admin.Client, step: live.Step) -> None:
+    for _time in range(step.times):
+        # False: there is nothing left to do it to.
+        if getattr(client, step.call)(*step.arguments) is False:
+            return
+
+
+def change(client: admin.Client, steps: list[live.Step], result: dict, started_path: str, text: str | None) -> None:
+    """Carry the steps out, and tell of each in the result; a text is what the daemon has afterwards."""
+    if text is not None:
+        write(unfinished(started_path), text)
+    for step in steps:
+        carry_out(client, step)
+        result.update(changed=True, steps=[*result["steps"], step.words])
+    if text is not None:
+        os.rename(unfinished(started_path), started_path)
+
+
+def bring(module: AnsibleModule, result: dict) -> None:
+    """Do everything, and tell of it in the result; raises RestartNeeded."""
+    params = module.params
+    path, started_path = params["config_path"], params["started_path"]
+    wished, started = load(path), load(started_path)
+    if wished.text is None:
+        if module.check_mode:
+            raise RestartNeeded(f"{path} is not there yet")
+        module.fail_json(msg=f"{path} is not there, or cannot be read: run vdloo.mesh.cjdns_config first", **result)
+    check_comparable(params, wished, started)
+    if wished.config is None:
+        module.warn(f"{path} is not JSON with comments, so it was not looked whether cjdns lacks a peer or a user")
+        return
+    secrets = conf.secrets(wished.config) | conf.secrets(started.config)
+    try:
+        client = access.client(params)
+        steps, *found = look(client, live.split(started.config), live.split(wished.config))
+    except (admin.AdminError, conf.ConfError) as error:
+        reason = conf.mask_text(str(error), secrets)
+        if started.text != wished.text:
+            raise RestartNeeded(reason) from None
+        # As far as is known it has what it is to have: no reason to end the links of a daemon that is slow to answer.
+        module.warn(f"it could not be looked whether cjdns lacks a peer or a user: {reason}")
+        return
+    result["diff"] = describe(steps, *found)
+    if module.check_mode:
+        result.update(changed=bool(steps), steps=[step.words for step in steps])
+        return
+    try:
+        change(client, steps, result, started_path, wished.text if wished.text != started.text else None)
+    except admin.AdminError as error:
+        raise RestartNeeded(conf.mask_text(str(error), secrets)) from None
+    except OSError as error:
+        raise RestartNeeded(f"{started_path} cannot be written: {error}") from None
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(access.ARGUMENTS, started_path={"type": "path", "default": "/run/cjdns/started.conf"}),
+        supports_check_mode=True,
+    )
+    result = {"changed": False, "restart": False, "reason": "", "steps": []}
+    running_s = age(module)
+    if running_s is not None:
+        time.sleep(max(0.0, SETTLE_S - running_s))
+        try:
+            bring(module, result)
+        except RestartNeeded as needed:
+            result.update(restart=True, reason=str(needed), diff={"before": "", "after": f"restart: {needed}\n"})
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

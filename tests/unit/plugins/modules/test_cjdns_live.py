@@ -1,0 +1,524 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+
+import cjdroutes
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf
+from ansible_collections.vdloo.mesh.plugins.modules import cjdns_live
+
+SECRET = "a-secret-that-nobody-may-see"
+KEY = "f09rvtmr2s25942ygutztv8bf70ny8zd0kpffk8lmbzm40qty9k0.k"
+
+
+# ---------------------------------------------------------------- running daemons
+
+
+class Killed(BaseException):
+    """The run ends at once, as by SIGKILL."""
+
+
+class Host:
+    """A node with a running daemon, and the files that the role and the unit put there."""
+
+    def __init__(self, node, folder):
+        self.node, self.started = node, folder / f"started-{node.name}.conf"
+        self.wished = copy.deepcopy(node.config)
+        self.save(self.started)
+
+    def save(self, path=None):
+        (path or self.node.path).write_text(conf.dump(self.wished))
+
+    @property
+    def connect_to(self):
+        return self.wished["interfaces"]["UDPInterface"][0]["connectTo"]
+
+    def dial(self, other, **changes):
+        self.connect_to[f"127.0.0.1:{other.port}"] = {"publicKey": other.key, "password": other.password, "peerName": other.name, **changes}
+
+    def users(self):
+        return set(self.node.admin("AuthorizedPasswords_list")["users"]) - {"Local Peers"}
+
+    def links(self):
+        """The names of the links that are established."""
+        return sorted(peer.get("user") for peer in self.node.admin.peers() if peer["state"] == "ESTABLISHED")
+
+
+@pytest.fixture
+def active(monkeypatch):
+    """A systemctl that says what a test puts here."""
+    told = ["ActiveState=active\n"]
+    monkeypatch.setattr(cjdns_live.AnsibleModule, "get_bin_path", lambda _self, name, **_options: name)
+    monkeypatch.setattr(cjdns_live.AnsibleModule, "run_command", lambda _self, command: (0, told[0], ""))
+    return told
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    told = []
+    monkeypatch.setattr(cjdns_live.AnsibleModule, "warn", lambda _self, text: told.append(text))
+    return told
+
+
+@pytest.fixture
+def run(capsys, active):
+    """run(host) is the result of the module on that host; no secret is in it."""
+
+    def run(host, check=False, **options):
+        arguments = {"config_path": str(host.node.path), "started_path": str(host.started), **options}
+        with patch_module_args({**arguments, "_ansible_check_mode": check, "_ansible_diff": True}), pytest.raises(SystemExit):
+            cjdns_live.main()
+        output = capsys.readouterr().out
+        for secret in conf.secrets(host.wished) | conf.secrets(host.node.config):
+            assert secret not in output
+        return json.loads(output)
+
+    return run
+
+
+def untouched(*nodes):
+    """What the daemons noted about their links: it gets longer with everything that happens to one."""
+    return [[line for line in node.log.read_text().splitlines() if " peer " in line] for node in nodes]
+
+
+def wire(one, two, three, four):
+    """One dials three and is dialled by four; two is for later. The folder of the others is not of interest."""
+    one.port6 = cjdroutes.free_port()
+    one.config["interfaces"]["UDPInterface"].append({"bind": f"[::1]:{one.port6}", "connectTo": {}})
+    two.port6 = cjdroutes.free_port()
+    two.config["interfaces"]["UDPInterface"].append({"bind": f"[::1]:{two.port6}", "connectTo": {}})
+    one.config["authorizedPasswords"] = [{"user": "four", "password": "password-of-four-at-one"}]
+    one.dial(three)
+    four.dial(one, password="password-of-four-at-one", login="four")
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    with cjdroutes.running(tmp_path_factory.mktemp("nodes"), "one", "two", "three", "four", change=wire) as nodes:
+        yield nodes
+
+
+def reset(node):
+    """Give a daemon back what it was started with, whatever a test did to it; its links are new."""
+    for user in set(node.admin("AuthorizedPasswords_list")["users"]) - {"Local Peers"}:
+        node.admin("AuthorizedPasswords_remove", user=user)
+    for key in {peer["addr"].split(".", 5)[5] for peer in node.admin.peers()}:
+        node.admin("InterfaceController_disconnectPeer", pubkey=key)
+    for entry in node.config["authorizedPasswords"]:
+        node.admin("AuthorizedPasswords_add", **entry)
+    for endpoint, entry in node.config["interfaces"]["UDPInterface"][0]["connectTo"].items():
+        node.admin("UDPInterface_beginConnection", address=endpoint, interfaceNumber=0, **entry)
+
+
+@pytest.fixture
+def hosts(nodes, tmp_path):
+    """One has a link that it dialled, to three, and one that it accepted, from four. Nothing is restarted on the way."""
+    pids = [node.admin.ask({"q": "Core_pid"}) for node in nodes]
+    for node in nodes:
+        reset(node)
+    hosts = [Host(node, tmp_path) for node in nodes]
+    for host in hosts:
+        host.save()
+    assert cjdroutes.wait_until(lambda: [host.links() for host in hosts] == [["four", "three"], [], ["friend-of-three"], ["one"]], 20)
+    yield hosts
+    assert [node.admin.ask({"q": "Core_pid"}) for node in nodes] == pids
+
+
+def test_a_daemon_that_has_its_configuration_is_left_alone(run, hosts):
+    one = hosts[0]
+    before = untouched(*(host.node for host in hosts))
+    result = run(one)
+    assert (result["changed"], result["restart"], result["reason"], result["steps"]) == (False, False, "", [])
+    assert result["diff"]["before"] == result["diff"]["after"]
+    assert untouched(*(host.node for host in hosts)) == before
+
+
+def test_a_peer_and_a_user_are_added_while_the_others_keep_their_sessions(run, hosts):
+    one, two, three, four = hosts
+    before = untouched(three.node, four.node)
+    counters = {peer["user"]: (peer["addr"], peer["bytesIn"]) for peer in one.node.admin.peers()}
+    one.dial(two.node)
+    one.wished["authorizedPasswords"].append({"user": "pi", "password": SECRET})
+    one.save()
+
+    foreseen = run(one, check=True)
+    assert (one.links(), one.users()) == (["four", "three"], {"four"})
+    result = run(one)
+    assert result["steps"] == foreseen["steps"] == ["accept pi", f"dial two at 127.0.0.1:{two.node.port}"]
+    assert (result["changed"], result["restart"]) == (foreseen["changed"], foreseen["restart"]) == (True, False)
+    assert result["diff"] == foreseen["diff"]
+    assert json.loads(result["diff"]["after"])["accepts"] == ["Local Peers", "four", "pi"]
+    assert f"two at 127.0.0.1:{two.node.port}" in json.loads(result["diff"]["after"])["dials"]
+
+    assert cjdroutes.wait_until(lambda: one.links() == ["four", "three", "two"], 20)
+    assert one.users() == {"four", "pi"}
+    assert one.started.read_text() == one.node.path.read_text()
+    assert one.started.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(one.started.parent).count(f"{one.started.name}.next") == 0
+    assert run(one)["steps"] == []
+
+    def grown():
+        """Old links with the same labels and more bytes: their sessions went on."""
+        now = {peer["user"]: (peer["addr"], peer["bytesIn"]) for peer in one.node.admin.peers() if peer["user"] in counters}
+        return all(now[user][0] == addr and now[user][1] > count for user, (addr, count) in counters.items())
+
+    assert cjdroutes.wait_until(grown, 15)
+    assert untouched(three.node, four.node) == before
+
+
+def test_a_peer_of_the_other_family_is_dialled_over_its_interface(run, hosts):
+    one, two, *_others = hosts
+    entry = {"publicKey": two.node.key, "password": two.node.password, "peerName": "two"}
+    one.wished["interfaces"]["UDPInterface"][1]["connectTo"][f"[::1]:{two.node.port6}"] = entry
+    one.save()
+    assert run(one)["steps"] == [f"dial two at [::1]:{two.node.port6}"]
+    assert cjdroutes.wait_until(lambda: "two" in one.links(), 20)
+
+
+def test_a_peer_is_given_up(run, hosts):
+    one, _two, three, four = hosts
+    before = untouched(four.node)
+    one.connect_to.clear()
+    one.save()
+    assert run(one)["steps"] == ["disconnect three"]
+    assert one.links() == ["four"]
+    assert untouched(four.node) == before
+    assert cjdroutes.wait_until(lambda: three.node.state_of(one.node) == [])
+
+
+def test_a_user_is_thrown_out_with_its_links_and_cannot_come_back(run, hosts):
+    one, _two, three, four = hosts
+    before = untouched(three.node)
+    one.wished["authorizedPasswords"] = []
+    one.save()
+    result = run(one)
+    assert result["steps"] == ["stop accepting four", "disconnect four"]
+    assert json.loads(result["diff"]["after"])["accepts"] == ["Local Peers"]
+    assert not cjdroutes.wait_until(lambda: one.links() != ["three"], 2.5)
+    assert four.node.state_of(one.node) == ["SENT_HELLO"]
+    assert untouched(three.node) == before
+
+
+@pytest.mark.parametrize("listener_first", [True, False])
+def test_a_password_is_changed_on_both_sides(run, hosts, listener_first):
+    one, _two, three, four = hosts
+    before = untouched(three.node)
+    one.wished["authorizedPasswords"][0]["password"] = SECRET
+    four.dial(one.node, password=SECRET, login="four")
+    one.save()
+    four.save()
+    for host in (one, four) if listener_first else (four, one):
+        result = run(host)
+        if host is one:
+            # Where the other side has hung up already, there is nobody to throw out.
+            assert [step for step in result["steps"] if step != "disconnect four"] == ["stop accepting four", "accept four"]
+            assert ("disconnect four" in result["steps"]) is listener_first
+            assert json.loads(result["diff"]["after"])["accepts"] == ["Local Peers", "four (new password)"]
+        else:
+            assert result["steps"] == ["disconnect one", f"dial one at 127.0.0.1:{one.node.port}"]
+            assert json.loads(result["diff"]["after"])["dials"] == [f"one at 127.0.0.1:{one.node.port} (anew)"]
+    assert cjdroutes.wait_until(lambda: one.links() == ["four", "three"], 20)
+    assert (run(one)["steps"], run(four)["steps"]) == ([], [])
+    assert untouched(three.node) == before
+
+
+def test_whoever_has_the_old_password_is_out(run, hosts):
+    one = hosts[0]
+    one.wished["authorizedPasswords"][0]["password"] = SECRET
+    one.save()
+    run(one)
+    assert not cjdroutes.wait_until(lambda: one.links() != ["three"], 2.5)
+
+
+def test_what_was_lost_is_made_again(run, hosts):
+    one, _two, three, four = hosts
+    before = untouched(four.node)
+    one.node.admin("InterfaceController_disconnectPeer", pubkey=three.node.key)
+    one.node.admin("AuthorizedPasswords_remove", user="four")
+    result = run(one)
+    assert result["steps"] == ["accept four", f"dial three at 127.0.0.1:{three.node.port}"]
+    assert cjdroutes.wait_until(lambda: one.links() == ["four", "three"], 20)
+    assert run(one)["steps"] == []
+    assert untouched(four.node) == before
+
+
+def test_what_an_operator_added_by_hand_stays(run, hosts):
+    one, two, three, _four = hosts
+    endpoint = {"address": f"127.0.0.1:{two.node.port}", "publicKey": two.node.key, "password": two.node.password, "peerName": "by-hand"}
+    one.node.admin("UDPInterface_beginConnection", interfaceNumber=0, **endpoint)
+    one.node.admin("AuthorizedPasswords_add", user="guest", password=SECRET)
+    assert cjdroutes.wait_until(lambda: "by-hand" in one.links(), 20)
+    before = untouched(two.node)
+    one.connect_to.clear()
+    one.wished["authorizedPasswords"] = []
+    one.save()
+    assert run(one)["steps"] == ["stop accepting four", *sorted_disconnects(("four", hosts[3]), ("three", three))]
+    assert (one.links(), one.users()) == (["by-hand"], {"guest"})
+    assert untouched(two.node) == before
+
+
+def sorted_disconnects(*named):
+    return [f"disconnect {name}" for _key, name in sorted((host.node.key, name) for name, host in named)]
+
+
+def test_another_change_asks_for_a_restart_and_does_nothing(run, hosts):
+    one, two, *_others = hosts
+    before, was = untouched(*(host.node for host in hosts)), one.started.read_text()
+    one.dial(two.node)
+    one.wished["admin"]["password"] = SECRET
+    one.save()
+    for check in (True, False):
+        result = run(one, check=check)
+        assert (result["changed"], result["restart"], result["steps"]) == (False, True, [])
+        assert result["reason"] == "admin.password cannot be changed while cjdns runs"
+    assert (untouched(*(host.node for host in hosts)), one.started.read_text()) == (before, was)
+
+
+def kill_before_the_end(patch):
+    """All steps are done, but the copy of the configuration is not replaced."""
+
+    def rename(source, target, rename=os.rename):
+        if source.endswith(".next"):
+            raise Killed
+        rename(source, target)
+
+    patch.setattr(cjdns_live.os, "rename", rename)
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_a_run_that_was_killed_is_made_again(run, hosts, monkeypatch, done):
+    one, two, three, four = hosts
+    was = one.started.read_text()
+    one.connect_to.clear()
+    one.dial(two.node)
+    one.wished["authorizedPasswords"][0]["password"] = SECRET
+    one.save()
+    four.dial(one.node, password=SECRET, login="four")
+    four.save()
+    carry_out, count = cjdns_live.carry_out, iter(range(10))
+
+    def killed_after(client, step):
+        if next(count) == done:
+            raise Killed
+        carry_out(client, step)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(cjdns_live, "carry_out", killed_after)
+        if done == 5:
+            kill_before_the_end(patch)
+        run(one)
+    assert one.started.read_text() == was
+    result = run(one)
+    assert (result["changed"], result["restart"]) == (True, False)
+    assert result["steps"][-2:] == ["accept four", f"dial two at 127.0.0.1:{two.node.port}"]
+    run(four)
+    assert cjdroutes.wait_until(lambda: one.links() == ["four", "two"], 20)
+    assert one.users() == {"four"}
+    assert three.node.state_of(one.node) == []
+    assert one.started.read_text() == one.node.path.read_text()
+    assert run(one)["steps"] == []
+
+
+def test_a_run_that_was_killed_on_the_way_to_another_file_asks_for_a_restart(run, hosts, monkeypatch):
+    one, two, *_others = hosts
+    was = copy.deepcopy(one.wished)
+    one.dial(two.node)
+    one.save()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before_the_end(patch)
+        run(one)
+    # Neither file knows the peer that it has by now.
+    one.wished = was
+    one.save()
+    result = run(one)
+    assert (result["restart"], result["changed"]) == (True, False)
+    assert result["reason"].startswith("an earlier run was stopped while it brought cjdns to a configuration that is another by now")
+
+
+def test_a_new_name_of_a_peer_is_kept_for_the_next_start(run, hosts):
+    one, _two, three, _four = hosts
+    before = untouched(three.node)
+    one.dial(three.node, peerName="drei")
+    one.save()
+    result = run(one)
+    assert (result["changed"], result["restart"], result["steps"]) == (False, False, [])
+    assert one.started.read_text() == one.node.path.read_text()
+    assert untouched(three.node) == before
+
+
+def test_a_peer_that_moved_is_dialled_where_it_is_now(run, hosts):
+    one, two, three, _four = hosts
+    dead = cjdroutes.free_port()
+    entry = {"publicKey": two.node.key, "password": two.node.password, "peerName": "two"}
+    one.connect_to[f"127.0.0.1:{dead}"] = entry
+    one.save()
+    run(one)
+    before = untouched(three.node)
+    one.connect_to[f"127.0.0.1:{two.node.port}"] = one.connect_to.pop(f"127.0.0.1:{dead}")
+    one.save()
+    assert run(one)["steps"] == ["disconnect two", f"dial two at 127.0.0.1:{two.node.port}"]
+    assert cjdroutes.wait_until(lambda: one.links() == ["four", "three", "two"], 20)
+    assert len([peer for peer in one.node.admin.peers() if peer["addr"].endswith(two.node.key)]) == 1
+    assert untouched(three.node) == before
+
+
+# ---------------------------------------------------------------- what cannot be compared, and daemons that refuse
+
+
+class Offline:
+    """The files of a node, and a daemon of which a test chooses every word."""
+
+    def __init__(self, folder, port):
+        vps = {"publicKey": KEY, "password": "vps-secret", "peerName": "vps"}
+        self.wished = {
+            "authorizedPasswords": [{"user": "pi", "password": "pi-secret"}],
+            "admin": {"bind": f"127.0.0.1:{port}", "password": "admin-secret"},
+            "interfaces": {"UDPInterface": [{"bind": "0.0.0.0:1", "connectTo": {"192.0.2.1:1": vps}}]},
+        }
+        self.node, self.started = self, folder / "started.conf"
+        self.path, self.config = folder / "cjdroute.conf", copy.deepcopy(self.wished)
+        self.save(self.started)
+        self.save()
+
+    save = Host.save
+
+
+@pytest.fixture
+def daemon():
+    """A daemon without links that lets pi in. `answers` holds other answers."""
+    daemon = cjdroutes.ScriptedDaemon()
+    daemon.answers = {
+        "InterfaceController_peerStats": {"peers": [], "total": 0},
+        "AuthorizedPasswords_list": {"users": ["Local Peers", "pi"], "total": 2},
+        "InterfaceController_interfaces": {"ifaces": [{"ifNum": 0, "name": "UDP/IPv4/0.0.0.0:1"}]},
+    }
+    daemon.script = lambda request: daemon.answers.get((request["aq"] if request["q"] == b"auth" else request["q"]).decode(), {})
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def offline(tmp_path, daemon):
+    return Offline(tmp_path, daemon.port)
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", "activating", "deactivating"])
+def test_a_service_that_does_not_run_will_read_the_file(run, active, offline, daemon, state):
+    active[0] = f"ActiveState={state}\n"
+    offline.started.unlink()
+    result = run(offline)
+    assert (result["changed"], result["restart"], result["steps"], daemon.requests) == (False, False, [], [])
+
+
+def test_a_daemon_that_was_just_started_is_given_time_to_read_its_configuration(run, active, offline, daemon, monkeypatch):
+    slept = []
+
+    def sleep(seconds):
+        slept.append((seconds, daemon.functions()))
+
+    monkeypatch.setattr(cjdns_live.time, "sleep", sleep)
+    now = time.clock_gettime(time.CLOCK_MONOTONIC)
+    active[0] = f"ActiveState=active\nActiveEnterTimestampMonotonic={int((now - 1) * 1e6)}\n"
+    assert run(offline)["steps"] == ["dial vps at 192.0.2.1:1"]
+    assert [(3 < seconds <= 4, asked) for seconds, asked in slept] == [(True, [])]
+    active[0] = f"ActiveState=active\nActiveEnterTimestampMonotonic={int((now - 9) * 1e6)}\n"
+    run(offline)
+    assert slept[1][0] == 0
+
+
+def test_a_systemctl_that_fails_is_told(run, offline, monkeypatch):
+    monkeypatch.setattr(cjdns_live.AnsibleModule, "run_command", lambda _self, command: (1, "", "no bus"))
+    assert run(offline, unit="mesh.service")["msg"] == "systemctl show mesh.service failed: no bus"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "it is not known what the running cjdns was started with"),
+        (b"\xff", "it is not known what the running cjdns was started with"),
+        (b"", "is not JSON with comments"),
+        (b"[]", "is not JSON with comments"),
+    ],
+)
+def test_without_a_copy_of_what_it_was_started_with_a_restart_is_needed(run, offline, daemon, content, reason):
+    offline.started.unlink()
+    if content is not None:
+        offline.started.write_bytes(content)
+    result = run(offline)
+    assert (result["changed"], result["restart"], daemon.requests) == (False, True, [])
+    assert reason in result["reason"]
+    assert str(offline.started) in result["reason"]
+
+
+def test_a_missing_configuration_is_told_and_foreseen_in_check_mode(run, offline):
+    offline.path.unlink()
+    assert "run vdloo.mesh.cjdns_config first" in run(offline)["msg"]
+    assert run(offline, check=True)["restart"]
+
+
+def test_a_file_that_only_cjdns_can_read_is_no_reason_to_restart_again_and_again(run, warnings, offline):
+    for path in (offline.path, offline.started):
+        path.write_text('{"admin": {} "router": {}}')
+    result = run(offline)
+    assert (result["changed"], result["restart"]) == (False, False)
+    assert "is not JSON with comments, so it was not looked" in warnings[0]
+
+
+def test_a_refused_step_asks_for_a_restart_and_tells_what_was_done(run, offline, daemon):
+    offline.wished["authorizedPasswords"] = [{"user": "nas", "password": SECRET}]
+    offline.save()
+    daemon.answers["UDPInterface_beginConnection"] = {"error": f"no more space for {offline.wished['admin']['password']}"}
+    result = run(offline)
+    assert (result["changed"], result["restart"], result["steps"]) == (True, True, ["stop accepting pi", "accept nas"])
+    assert "UDPInterface_beginConnection: the daemon refuses: no more space" in result["reason"]
+    assert offline.started.read_text() != offline.path.read_text()
+    # The next run, should the restart not come about, goes on from there.
+    daemon.answers["UDPInterface_beginConnection"] = {}
+    daemon.answers["AuthorizedPasswords_list"] = {"users": ["nas"]}
+    result = run(offline)
+    assert (result["restart"], result["steps"]) == (False, ["stop accepting nas", "accept nas", "dial vps at 192.0.2.1:1"])
+    assert offline.started.read_text() == offline.path.read_text()
+
+
+def test_a_daemon_that_is_slow_to_answer_is_not_restarted_when_nothing_has_changed(run, warnings, offline, daemon):
+    daemon.script = lambda request: None
+    result = run(offline, timeout=0.05)
+    assert (result["changed"], result["restart"]) == (False, False)
+    assert "no reply within 0.05 s, 3 times" in warnings[0]
+    offline.wished["authorizedPasswords"] = []
+    offline.save()
+    result = run(offline, timeout=0.05)
+    assert (result["changed"], result["restart"]) == (False, True)
+    assert "no reply within 0.05 s, 3 times" in result["reason"]
+
+
+def test_a_daemon_too_old_to_tell_its_interfaces_numbers_them_as_the_file_does(run, offline, daemon):
+    daemon.answers["InterfaceController_interfaces"] = {"error": "No functions matched your request, try ..."}
+    assert run(offline)["steps"] == ["dial vps at 192.0.2.1:1"]
+    dialled = [cjdroutes.double.bdecode(data) for data in daemon.requests if b"beginConnection" in data]
+    assert [request["args"]["interfaceNumber"] for request in dialled] == [0]
+
+
+def test_a_daemon_with_other_interfaces_than_the_file_needs_a_restart(run, offline, daemon):
+    daemon.answers["InterfaceController_interfaces"] = {"ifaces": [{"ifNum": 0, "name": "UDP/IPv4/0.0.0.0:9"}]}
+    result = run(offline)
+    assert (result["restart"], result["reason"]) == (True, "interface 0 of the running cjdns is 0.0.0.0:9, not 0.0.0.0:1")
+    assert "UDPInterface_beginConnection" not in daemon.functions()
+
+
+def test_every_link_of_a_key_is_dropped_where_one_call_drops_one(run, offline, daemon):
+    address = "v22.0000.0000.0000.00{}5." + KEY
+    links = [{"addr": address.format(slot), "lladdr": "192.0.2.1:1", "state": "INIT", "ifNum": 0, "user": "vps"} for slot in (1, 2)]
+    daemon.answers["InterfaceController_peerStats"] = {"peers": links}
+    daemon.answers["InterfaceController_disconnectPeer"] = {"success": 1}
+    offline.wished["interfaces"]["UDPInterface"][0]["connectTo"] = {}
+    offline.save()
+    assert run(offline)["steps"] == ["disconnect vps"]
+    assert daemon.functions().count("InterfaceController_disconnectPeer") == 2
