@@ -48,6 +48,7 @@ class FakeConsul:
         self.services = {"web": {"n1": "passing", "n2": "critical"}}
         self.raw: dict[str, bytes] = {}
         self.delay = 0.0
+        self.hanging: tuple[str, ...] = ()
         self.leader = True
         self.token = ""
         self.calls: list[str] = []
@@ -64,7 +65,7 @@ class FakeConsul:
 
     def answer(self, path: str, query: dict, token: str) -> tuple[int, bytes]:
         self.calls.append(path)
-        time.sleep(self.delay)
+        time.sleep(30 if path in self.hanging else self.delay)
         if self.token and token != self.token:
             return 403, b"Permission denied"
         if path in self.raw:

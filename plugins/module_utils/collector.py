@@ -126,15 +126,13 @@ def ask_cjdns(request: dict, warnings: list[str]) -> dict:
 
 
 def ask_members(request: dict, _warnings: list[str]) -> dict:
-    """{"self": name, "members": [{name, address, status, role}]} out of gossip, which works without a leader."""
-    client = _consul(request)
+    """{"members": [{name, address, status, role}]} out of gossip, the one thing that answers at once whatever state the servers are in."""
     members = [
         {"name": member.get("Name"), "address": member.get("Addr"), "status": member.get("Status"), "role": _role(member)}
-        for member in client.members()
+        for member in _consul(request).members()
         if isinstance(member, dict)
     ]
-    config = client.myself().get("Config")
-    return {"self": config.get("NodeName") if isinstance(config, dict) else None, "members": members}
+    return {"members": members}
 
 
 def ask_services(request: dict, warnings: list[str]) -> dict[str, list]:

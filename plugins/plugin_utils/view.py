@@ -70,7 +70,7 @@ def merge(answers: dict[str, typing.Any]) -> tuple[list[Node], list[str]]:
     registry = _one_owner_each(registry, told["registry"], members, warnings)
     nodes = {name: _from_record(record, [source for source in told if name in told[source]]) for name, record in registry.items()}
     _add_members(nodes, members, warnings)
-    _add_links(nodes, answers.get("cjdns"), answers.get("consul"), warnings)
+    _add_links(nodes, answers.get("cjdns"), warnings)
     answering = answers.get("answering")
     for node in nodes.values():
         if isinstance(answering, list) and node["address"] in answering and node["state"] == "member":
@@ -242,7 +242,7 @@ def _add_members(nodes: dict[str, Node], members: dict[str, dict], warnings: lis
         node["reachable"] = member["status"] == "alive" and node["address"] == member["address"]
 
 
-def _add_links(nodes: dict[str, Node], answer: object, consul: object, warnings: list[str]) -> None:
+def _add_links(nodes: dict[str, Node], answer: object, warnings: list[str]) -> None:
     """Add what cjdns says of its own node and of its links."""
     if not isinstance(answer, dict):
         return
@@ -252,8 +252,6 @@ def _add_links(nodes: dict[str, Node], answer: object, consul: object, warnings:
         _add_peers_as_nodes(nodes, peers, warnings)
     by_address = {node["address"]: node for node in nodes.values()}
     myself = by_address.get(own.get("address"))
-    if myself is None and isinstance(consul, dict) and not nodes.get(str(consul.get("self")), {}).get("public_key"):
-        myself = nodes.get(str(consul.get("self")))
     for peer in peers:
         node = by_address.get(peer.get("address"))
         if node is None:

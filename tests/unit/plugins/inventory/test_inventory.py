@@ -120,6 +120,14 @@ def test_a_source_that_hangs_costs_its_time_and_no_more(load, consul, warnings):
     assert len(warnings) == 1 and "without Consul" in warnings[0]
 
 
+def test_only_what_hangs_is_missing(load, consul, warnings):
+    consul.hanging = "/v1/agent/self", "/v1/catalog/services", "/v1/kv/vdloo-mesh/v1/"
+    inventory = load(timeout=1)
+    assert groups(inventory)["mesh"] == ["n1", "n2", "n3"]
+    assert variables(inventory, "n1")["mesh_consul_status"] == "alive"
+    assert len(warnings) == 2
+
+
 def test_a_reply_of_ten_megabytes_hides_nobody(load, consul, warnings):
     consul.raw = {"/v1/agent/members": b"[" + b" " * 10 * 1024 * 1024 + b"]"}
     assert sorted(load().hosts) == ["n1", "n2", "n3"]

@@ -61,7 +61,7 @@ def whole():
         "registry": {name: record(name) for name in NAMES},
         "kv": {f"registry/{name}": json.dumps(record(name)) for name in NAMES}
         | {"converged/n2": '{"at": "2026-02-03T04:05:06Z", "by": "n1"}'},
-        "consul": {"self": "n1", "members": [member("n1"), member("n2"), member("n3", role="client")]},
+        "consul": {"members": [member("n1"), member("n2"), member("n3", role="client")]},
         "services": {"web": [["n1", "passing"], ["n2", "critical"]]},
         "cjdns": {"node": {"address": ADDRESS["n1"], "public_key": KEYS[0], "version": 22}, "peers": [link("n2"), link("n3")]},
     }
@@ -290,9 +290,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(
-                ["node", "peers", "self", "members", "name", "address", "status", "role", "user", "state", "n1", "web", "registry/n1"]
-            )
+            st.sampled_from(["node", "peers", "members", "name", "address", "status", "role", "user", "state", "n1", "web", "registry/n1"])
             | st.text(max_size=5),
             inner,
             max_size=5,
