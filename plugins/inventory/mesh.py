@@ -104,6 +104,9 @@ options:
     default: ""
     env:
       - name: CONSUL_HTTP_TOKEN
+    ini:
+      - section: vdloo_mesh_inventory
+        key: consul_token
   consul_ca_file:
     description: Certificates that the agent's is checked against, with an C(https) address.
     type: path

@@ -30,11 +30,14 @@ HOST = re.compile(
 )
 # One connection for the question and for all the jumps that follow: an sshd takes only so many new ones at a time.
 SHARED = ("-o", "ControlMaster=auto", "-o", "ControlPersist=15m", "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
+# The path of a Unix socket has up to 107 characters; after the directory come "/mesh-", 40 of %C and 17 that ssh adds for a moment.
+LONGEST_DIRECTORY = 107 - 6 - 40 - 17
 # A host that is switched off answers nothing at all: the next one is waiting.
 CONNECT_S = 5
 
 # As root the registry file can be read, too; without it the node still tells what Consul and cjdns say.
-REMOTE_COMMAND = "if sudo -n true 2>/dev/null; then exec sudo -n python3 -; else exec python3 -; fi"
+# The login shell may be any.
+REMOTE_COMMAND = "exec sh -c " + shlex.quote("if sudo -n true 2>/dev/null; then exec sudo -n python3 -; else exec python3 -; fi")
 
 PROGRAM = """
 import importlib.abc, importlib.util, sys
@@ -76,6 +79,8 @@ def parse_target(text: str) -> Target:
 def ssh_options(ssh_args: str) -> list[str]:
     """The options of ssh with which a bootstrap node is reached: the user's own, then those that share one connection."""
     directory = Path.home() / ".ansible" / "cp"
+    if len(str(directory)) > LONGEST_DIRECTORY:
+        return [*shlex.split(ssh_args), "-o", "ControlPath=none"]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return [*shlex.split(ssh_args), *SHARED, "-o", f"ControlPath={directory}/mesh-%C"]
 

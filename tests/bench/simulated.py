@@ -65,10 +65,7 @@ class Mesh:
 
     def replies(self) -> dict[str, str]:
         """Consul's answers: {path without its query: JSON}."""
-        first = next(iter(self.records))
         found = {
-            "/v1/status/leader": f"[{self.records[first]['address']}]:8300",
-            "/v1/agent/self": self._self(first),
             "/v1/agent/members": [self._member(name) for name in self.records],
             "/v1/catalog/services": {"consul": [], **{service: [] for service in sorted(SERVICES)}},
             "/v1/health/service/consul": [self._instance(name, "consul", 8300) for name in list(self.records)[:SERVERS]],
@@ -105,29 +102,6 @@ class Mesh:
             "DelegateMin": 2,
             "DelegateMax": 5,
             "DelegateCur": 4,
-        }
-
-    def _self(self, name: str) -> dict:
-        return {
-            "Config": {
-                "Datacenter": "mesh",
-                "NodeName": name,
-                "NodeID": self.ids[name],
-                "Revision": "",
-                "Server": True,
-                "Version": "1.8.7",
-            },
-            # Consul 1.8.7 has 206 keys here, 7 KiB.
-            "DebugConfig": {f"Setting{number:03}": "some value of it" for number in range(206)},
-            "Coord": {"Vec": [0, 0, 0, 0, 0, 0, 0, 0], "Error": 1.5, "Adjustment": 0, "Height": 1e-05},
-            "Member": self._member(name),
-            "Stats": {
-                "agent": {"check_monitors": "0", "check_ttls": "0", "checks": "1", "services": "1"},
-                "build": {"prerelease": "", "revision": "", "version": "1.8.7"},
-                "runtime": {"arch": "amd64", "cpu_count": "2", "goroutines": "157", "max_procs": "2", "os": "linux", "version": "go1.15.9"},
-                "serf_lan": {"encrypted": "true", "failed": str(len(self.failed)), "left": "0", "members": str(len(self.records))},
-            },
-            "Meta": {"consul-network-segment": ""},
         }
 
     def _instance(self, name: str, service: str, port: int) -> dict:

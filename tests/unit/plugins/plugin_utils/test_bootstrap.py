@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleError
@@ -34,7 +37,15 @@ exec sh -c "$command"
 
 
 @pytest.fixture
-def ssh(tmp_path, monkeypatch):
+def home():
+    """A home with a path short enough for a socket, which the folders of pytest are not."""
+    path = Path(tempfile.mkdtemp(prefix="home-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def ssh(tmp_path, home, monkeypatch):
     """The log of the stand-in for ssh."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/ssh").write_text(SSH)
@@ -43,7 +54,7 @@ def ssh(tmp_path, monkeypatch):
     (tmp_path / "bin/python3").write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
     (tmp_path / "bin/python3").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("SSH_LOG", str(tmp_path / "log"))
     # What sudo would do to PATH is not what is tested.
     (tmp_path / "bin/sudo").write_text("#!/bin/sh\nexit 1\n")
@@ -103,6 +114,11 @@ def test_the_users_options_come_first_and_nothing_is_asked(ssh, request_of_the_f
     assert "-o BatchMode=yes" in called and "-p 2222 admin@n1" in called
 
 
+def test_a_home_too_deep_for_a_socket_does_without_the_shared_connection(ssh, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / ("x" * 60)))
+    assert bootstrap.ssh_options("-4") == ["-4", "-o", "ControlPath=none"]
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [
@@ -135,7 +151,7 @@ def test_no_destination_becomes_an_option_of_ssh(written):
     assert all(part.isprintable() and " " not in part for part in target.destination())
 
 
-def test_the_way_through_a_host_is_one_option_that_ansible_and_ssh_both_read_right(ssh):
+def test_the_way_through_a_host_is_one_option_that_ansible_and_ssh_both_read_right(ssh, home):
     argument = bootstrap.proxy_argument(bootstrap.Target("root", "2001:db8::1", "2222"), "-i '/a key%h'")
     option, value = shlex.split(argument)
     assert (option, value.partition("=")[0]) == ("-o", "ProxyCommand")
@@ -145,5 +161,5 @@ def test_the_way_through_a_host_is_one_option_that_ansible_and_ssh_both_read_rig
     assert (ssh.parent / "args").read_text().splitlines() == [
         *("-i", "/a key%h"),
         *bootstrap.SHARED,
-        *("-o", f"ControlPath={ssh.parent}/.ansible/cp/mesh-%C", "-p", "2222", "-W", "[fc00::1]:22", "root@2001:db8::1"),
+        *("-o", f"ControlPath={home}/.ansible/cp/mesh-%C", "-p", "2222", "-W", "[fc00::1]:22", "root@2001:db8::1"),
     ]
