@@ -10,6 +10,8 @@ import socket
 import threading
 from pathlib import Path
 
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import admin
+
 # The tests of the double itself start it in the same way.
 _spec = importlib.util.spec_from_file_location("doubles_conftest", Path(__file__).parent / "unit" / "doubles" / "conftest.py")
 _doubles = importlib.util.module_from_spec(_spec)
@@ -76,3 +78,8 @@ class ScriptedDaemon:
             sock.sendto(b"stop", self.sock.getsockname())
         self.thread.join(5)
         self.sock.close()
+
+
+def client_of(daemon: ScriptedDaemon, **options) -> admin.Client:
+    """A client that is soon at the end of its patience."""
+    return admin.Client(port=daemon.port, **{"password": "hunter2secret", "timeout": 0.5, "attempts": 2, **options})

@@ -44,11 +44,10 @@ def _variables(hostvars, name: str) -> dict:
 
 def _sound(known: dict) -> dict:
     """Leave out the records that are none: one damaged file must not keep the mesh from being repaired from the others."""
-    problems = {name: records.record_problem(name, record) for name, record in known.items()}
+    sound, problems = records.sift(known, {})
     for name, problem in problems.items():
-        if problem:
-            display.warning(f"the registry of a node holds a record under {name!r:.80} that was left out: {problem}")
-    return {name: record for name, record in known.items() if not problems[name]}
+        display.warning(f"the registry of a node holds a record under {records.shown(name)} that was left out: {problem}")
+    return sound
 
 
 def _roles(names: list[str], hostvars) -> dict[str, str]:

@@ -224,7 +224,7 @@ import tempfile
 import typing
 from pathlib import Path
 
-from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.errors import AnsibleBrokenConditionalError, AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible_collections.vdloo.mesh.plugins.module_utils import collector
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul.client import split_addr
@@ -239,6 +239,8 @@ ADVICE = (
     "On a node, see that cjdns and consul run (systemctl status cjdns consul), and be root to read the registry. From outside the mesh, name "
     "nodes in bootstrap. For a mesh that does not exist yet, hand in the file with your first nodes: -i inventory/hosts.yml"
 )
+
+ADVICE_CONDITION = "write a comparison, such as `mesh_services | length > 0`"
 
 
 class Snapshot(typing.TypedDict):
@@ -435,23 +437,16 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self._set_composite_vars(compose, variables, name, strict=strict)
                 variables = self.inventory.get_host(name).get_vars()
             for group, expression in (groups or {}).items():
-                self._add_host_to_composed_groups({group: expression}, variables, name, strict=strict, fetch_hostvars=False)
-                self._warn_of_a_condition_that_is_none(group, expression, variables, warned)
+                try:
+                    self._add_host_to_composed_groups({group: expression}, variables, name, strict=True, fetch_hostvars=False)
+                except AnsibleParserError as error:
+                    if strict:
+                        raise
+                    # Ansible itself passes over it, as over a variable that a host lacks; but no host would ever be in this group.
+                    if isinstance(error.__context__, AnsibleBrokenConditionalError) and group not in warned:
+                        warned.add(group)
+                        self.display.warning(
+                            f"groups: the group {group} stays empty, as {expression!r} gives neither true nor false: {ADVICE_CONDITION}"
+                        )
             if keyed:
                 self._add_host_to_keyed_groups(keyed, variables, name, strict=strict, fetch_hostvars=False)
-
-    def _warn_of_a_condition_that_is_none(self, group: str, expression: typing.Any, variables: dict, warned: set[str]) -> None:
-        """Ansible passes silently over a condition that ends in neither true nor false, unless `strict` is set."""
-        if group in warned or not isinstance(expression, str):
-            return
-        self.templar.available_variables = variables
-        try:
-            value = self.templar.evaluate_expression(expression) if hasattr(self.templar, "evaluate_expression") else True
-        except AnsibleError:
-            return
-        if not isinstance(value, bool):
-            warned.add(group)
-            self.display.warning(
-                f"groups: the condition of {group} ({expression}) gives {type(value).__name__} and not true or false, so the group stays empty: "
-                "write a comparison, such as `mesh_services | length > 0`"
-            )

@@ -27,6 +27,7 @@ import json
 import os
 import re
 import socket
+import sys
 import threading
 import time
 import typing
@@ -210,5 +211,6 @@ def _instance(entry: dict) -> list:
 
 def main(request: dict, marker: str) -> None:
     """Answer on standard output, behind a marker: a login shell may have said something before. Ends at once, whatever still hangs."""
-    os.write(1, f"\n{marker}{json.dumps(collect(request))}\n".encode())
+    sys.stdout.write(f"\n{marker}{json.dumps(collect(request))}")
+    sys.stdout.flush()
     os._exit(0)

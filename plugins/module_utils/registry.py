@@ -27,6 +27,7 @@ import hashlib
 import ipaddress
 import json
 import re
+import typing
 from collections.abc import Callable
 
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import keys
@@ -44,7 +45,6 @@ MAX_SITE = 128
 # What may stand in a login, a host key and a site, so that none of them can become an option, a second line or a terminal's command.
 SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}")
 SSH_HOST_KEY = re.compile(r"(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)) [A-Za-z0-9+/]{16,4096}={0,2}")
-PORT = re.compile(r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]")
 ARCH = re.compile(r"[A-Za-z0-9_.-]{0,32}")
 UPDATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
@@ -103,21 +103,23 @@ def access(variables: dict, known: dict | None) -> dict:
     """
     told = variables.get("node_access") or {}
     before = (known or {}).get("ssh") or {}
-    # The inventory's port may be one that a router forwards to another: it is the last thing to believe.
-    ports = (told.get("ssh_port"), before.get("port"), variables.get("ansible_port"))
+    # The inventory's port may be one that a router forwards to another, and text: it is the last thing to believe.
+    written = str(variables.get("ansible_port", ""))
+    ports = (told.get("ssh_port"), before.get("port"), int(written) if written.isdecimal() else 0)
+    users = (told.get("ssh_user"), before.get("user"), variables.get("ansible_user"))
     return {
-        "arch": _first_like(ARCH, told.get("arch"), (known or {}).get("arch")),
+        "arch": _first(_like(ARCH), told.get("arch"), (known or {}).get("arch")) or "",
         "ssh": {
-            "user": _first_like(SSH_USER, told.get("ssh_user"), before.get("user"), variables.get("ansible_user")) or "root",
-            "port": int(_first_like(PORT, *map(str, ports)) or 22),
-            "host_key": _first_like(SSH_HOST_KEY, told.get("ssh_host_key"), before.get("host_key")),
+            "user": _first(_like(SSH_USER), *users) or "root",
+            "port": _first(_whole(1, 65535), *ports) or 22,
+            "host_key": _first(_like(SSH_HOST_KEY), told.get("ssh_host_key"), before.get("host_key")) or "",
         },
     }
 
 
-def _first_like(pattern: re.Pattern[str], *values: object) -> str:
-    """The first of the values that is not empty and that a sound record may hold; an empty string when none is."""
-    return next((str(value) for value in values if value and pattern.fullmatch(str(value))), "")
+def _first(holds: Callable[[object], bool], *values: object) -> typing.Any:
+    """The first of the values that is not empty and that a sound record may hold; None when there is none."""
+    return next((value for value in values if value and holds(value)), None)
 
 
 def _strings_or_dicts(variables: dict, key: str) -> list:
@@ -197,6 +199,21 @@ def record_problem(name: object, record: object) -> str:
         if record["address"] != address and ipaddress.ip_address(record["address"]) != ipaddress.ip_address(address):
             return "its address is not that of its public_key"
     return ""
+
+
+def sift(found: dict, sound: dict[str, dict]) -> tuple[dict[str, dict], dict[str, str]]:
+    """Sort what is said to be a registry into the records that can be true and what is wrong with the others, both by name.
+
+    `sound` holds records that were looked at already; what equals one of them is not looked at again.
+    """
+    problems = {name: "" if name in sound and sound[name] == record else record_problem(name, record) for name, record in found.items()}
+    return {name: found[name] for name in found if not problems[name]}, {name: told for name, told in problems.items() if told}
+
+
+def shown(value: object) -> str:
+    """A value of a stranger, fit for a message: one line of plain characters, not too long."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _text(most: int) -> Callable[[object], bool]:

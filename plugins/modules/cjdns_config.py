@@ -107,9 +107,9 @@ backup_file:
 import json
 import os
 import re
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vdloo.mesh.plugins.module_utils import files
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, identity, live
 
 # Stands in for what is not known before the first run, in check mode.
@@ -179,23 +179,6 @@ def validate(module: AnsibleModule, text: str, secrets: set[str]) -> None:
     if rc != 0:
         reason = conf.mask_text((err.strip() or out.strip())[-600:], secrets)
         module.fail_json(msg=f"{cjdroute} cannot read the configuration, so the present one stays. It says: {reason}")
-
-
-def install(path: str, text: str) -> None:
-    """Replace a file in one step by one that only root can read."""
-    directory = os.path.dirname(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-    identity.sync_directory(directory)
 
 
 def parse_present(text: str | None) -> tuple[dict | None, bool]:
@@ -273,7 +256,7 @@ def main() -> None:
                 module.warn(
                     f"{path} was not written by this role. Its key is kept, its peers and passwords are not: they are in {result['backup_file']}"
                 )
-            install(path, text)
+            files.write(path, text.encode("ascii"), 0o600)
     module.exit_json(
         changed=changed,
         diff={

@@ -94,6 +94,7 @@ import secrets as random
 import stat
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vdloo.mesh.plugins.module_utils import files
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import identity, keys
 
 # The admin clients cut a password after 53 characters.
@@ -197,7 +198,7 @@ def main() -> None:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         for path in loose_files([directory]) + [path for path in loose if path != directory]:
             tighten(path)
-        created = [path for path, text in texts.items() if identity.write_once(path, text)]
+        created = [path for path, text in texts.items() if files.write_once(path, text.encode("ascii"), 0o600)]
         # Another run may have been first: what is in the files counts.
         try:
             own = identity.read_file(identity_path)

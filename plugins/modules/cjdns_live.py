@@ -81,11 +81,11 @@ steps:
 
 import json
 import os
-import tempfile
 import time
 from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vdloo.mesh.plugins.module_utils import files
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import access, admin, conf, live, transport
 
 # A daemon that was just started is being told its own peers and users, one by one, and dies of one that it has already.
@@ -119,18 +119,6 @@ def load(path: str) -> File:
 def unfinished(started_path: str) -> str:
     """Where the configuration is while the daemon is brought to it."""
     return f"{started_path}.next"
-
-
-def write(path: str, text: str) -> None:
-    """Replace a file in one step by one that only its owner can read."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.rename(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
 
 
 def age(module: AnsibleModule) -> float | None:
@@ -216,7 +204,7 @@ def carry_out(client: admin.Client, step: live.Step) -> None:
 def change(client: admin.Client, steps: list[live.Step], result: dict, started_path: str, text: str | None) -> None:
     """Carry the steps out, and tell of each in the result; a text is what the daemon has afterwards."""
     if text is not None:
-        write(unfinished(started_path), text)
+        files.write(unfinished(started_path), text.encode(), 0o600)
     for step in steps:
         carry_out(client, step)
         result.update(changed=True, steps=[*result["steps"], step.words])

@@ -70,7 +70,8 @@ import tempfile
 import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils.consul import binary, files
+from ansible_collections.vdloo.mesh.plugins.module_utils import files
+from ansible_collections.vdloo.mesh.plugins.module_utils.consul import binary
 
 ZIP_MAGIC = b"PK\x03\x04"
 

@@ -101,7 +101,8 @@ import tempfile
 import typing
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils.consul import addresses, files
+from ansible_collections.vdloo.mesh.plugins.module_utils import files
+from ansible_collections.vdloo.mesh.plugins.module_utils.consul import addresses
 
 SECRETS = "secrets.json"
 FILE_MODE = 0o640

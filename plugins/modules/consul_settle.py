@@ -115,7 +115,8 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils.consul import addresses, agent, files, unit
+from ansible_collections.vdloo.mesh.plugins.module_utils import files
+from ansible_collections.vdloo.mesh.plugins.module_utils.consul import addresses, agent, unit
 
 ANSWER_S = 30
 PAUSE_S = 0.5

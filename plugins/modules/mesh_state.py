@@ -116,10 +116,10 @@ import json
 import os
 import pwd
 import secrets as random_source
-import tempfile
 import uuid
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vdloo.mesh.plugins.module_utils import files
 
 # Best first; one that every sshd of the last ten years has comes first.
 HOST_KEY_KINDS = ("ed25519", "ecdsa", "rsa")
@@ -156,26 +156,12 @@ def check_secrets(value: dict, source: str) -> None:
 
 def write_json(path: str, value: dict, replace: bool) -> bool:
     """Write a file whole, readable by root alone; tell whether this call made it. Without `replace`, a file that is there stays."""
-    directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    descriptor, staged = tempfile.mkstemp(prefix=".vdloo-mesh-", dir=directory)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            os.replace(staged, path)
-        else:
-            try:
-                os.link(staged, path)
-            except FileExistsError:
-                return False
-        return True
-    finally:
-        if os.path.exists(staged):
-            os.unlink(staged)
+    content = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    if not replace:
+        return files.write_once(path, content, 0o600)
+    files.write(path, content, 0o600)
+    return True
 
 
 def new_secrets(seeds: list[str]) -> dict:

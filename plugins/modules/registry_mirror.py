@@ -103,22 +103,12 @@ from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client, m
 NAMED = 10
 
 
-def shown(value: object) -> str:
-    """A value of unknown origin, fit for a message."""
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def input_problems(given: dict, converged: list[str]) -> list[str]:
     """List what is wrong with what was handed in."""
-    problems = []
-    for name in sorted(given, key=str):
-        problem = registry.record_problem(name, given[name])
-        if problem:
-            problems.append(f"registry: {shown(name)}: {problem}")
+    problems = [f"registry: {registry.shown(name)}: {problem}" for name, problem in sorted(registry.sift(given, {})[1].items())]
     for name in converged:
         if not registry.DNS_LABEL.fullmatch(name):
-            problems.append(f"converged: {shown(name)} is not the name of a node: use DNS labels")
+            problems.append(f"converged: {registry.shown(name)} is not the name of a node: use DNS labels")
     return problems
 
 
@@ -153,7 +143,7 @@ def load_library(files: dict[str, str], folder: str) -> types.ModuleType:
 def problem_warnings(problems: dict[str, str], overwritten: set[str]) -> list[str]:
     """Name the entries of the store that are no records, the first ones of many."""
     lines = [
-        f"{mirror.REGISTRY}/{shown(name)[1:-1]} in Consul's key/value store is not a node record ({why}): it is "
+        f"{mirror.REGISTRY}/{registry.shown(name)[1:-1]} in Consul's key/value store is not a node record ({why}): it is "
         + ("overwritten" if name in overwritten else "left alone; if it is not yours, delete it")
         for name, why in list(problems.items())[:NAMED]
     ]

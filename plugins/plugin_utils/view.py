@@ -86,12 +86,6 @@ def merge(answers: dict[str, typing.Any]) -> tuple[list[Node], list[str]]:
     return [nodes[name] for name in sorted(nodes)], warnings
 
 
-def _shown(value: object) -> str:
-    """A value of a stranger, safe to print and not too long."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _address(value: object) -> str:
     """An address in its one short form; empty when it is none."""
     try:
@@ -115,20 +109,15 @@ def _parsed(kv: dict[str, str], folder: str, warnings: list[str]) -> dict[str, t
         try:
             found[key[len(folder) :]] = json.loads(text)
         except (ValueError, RecursionError):
-            warnings.append(f"Consul KV: {_shown(key)} was left out: its value is not JSON")
+            warnings.append(f"Consul KV: {records.shown(key)} was left out: its value is not JSON")
     return found
 
 
 def _sound(registry: object, checked: dict[str, dict], source: str, warnings: list[str]) -> dict[str, dict]:
     """The records of a registry that can be true; those that are in `checked` already need no second look."""
-    found = {}
-    for name, record in registry.items() if isinstance(registry, dict) else ():
-        problem = "" if checked.get(name) == record else records.record_problem(name, record)
-        if problem:
-            warnings.append(f"{source}: the node record {_shown(name)} was left out: {problem}")
-        else:
-            found[name] = record
-    return found
+    sound, problems = records.sift(registry if isinstance(registry, dict) else {}, checked)
+    warnings.extend(f"{source}: the node record {records.shown(name)} was left out: {problem}" for name, problem in problems.items())
+    return sound
 
 
 def _members(answer: object, warnings: list[str]) -> dict[str, dict]:
@@ -138,11 +127,11 @@ def _members(answer: object, warnings: list[str]) -> dict[str, dict]:
     for member in listed if isinstance(listed, list) else ():
         name, address = (member.get("name"), member.get("address")) if isinstance(member, dict) else (None, None)
         if not isinstance(name, str) or not records.DNS_LABEL.fullmatch(name) or name in records.RESERVED_NAMES:
-            warnings.append(f"Consul: the member {_shown(name)} was left out: its name is not a DNS label that a node may have")
+            warnings.append(f"Consul: the member {records.shown(name)} was left out: its name is not a DNS label that a node may have")
             continue
         address = _address(address)
         if not address:
-            warnings.append(f"Consul: the member {name} was left out: its address {_shown(member.get('address'))} is none")
+            warnings.append(f"Consul: the member {name} was left out: its address {records.shown(member.get('address'))} is none")
             continue
         role = member.get("role")
         status = member.get("status")
@@ -292,9 +281,9 @@ def _add_peers_as_nodes(nodes: dict[str, Node], peers: list[dict], warnings: lis
     for peer in peers:
         name, address = peer.get("user"), _address(peer.get("address"))
         if not isinstance(name, str) or not records.DNS_LABEL.fullmatch(name) or name in records.RESERVED_NAMES:
-            warnings.append(f"cjdns: the peer {_shown(peer.get('public_key'))} was left out: it has no name that a node may have")
+            warnings.append(f"cjdns: the peer {records.shown(peer.get('public_key'))} was left out: it has no name that a node may have")
         elif not address or nodes.setdefault(name, _new_node(name, address))["address"] != address:
-            warnings.append(f"cjdns: the peer {_shown(peer.get('public_key'))} was left out: another one has its name {name}")
+            warnings.append(f"cjdns: the peer {records.shown(peer.get('public_key'))} was left out: another one has its name {name}")
         else:
             nodes[name]["public_key"] = str(peer.get("public_key"))
 

@@ -13,7 +13,7 @@ import ipaddress
 import json
 import re
 
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import keys
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import bencode, keys
 
 # The daemon answers a longer admin request with an error, and its own start-up then gives up.
 REQUEST_LIMIT = 512
@@ -91,7 +91,8 @@ def _interfaces(config: dict) -> list[dict]:
     return [interfaces] if isinstance(interfaces, dict) else interfaces
 
 
-def _bind_family(interface: dict) -> int:
+def bind_family(interface: dict) -> int:
+    """The IP version, 4 or 6, of the socket of a UDP interface."""
     return 6 if str(interface.get("bind", "")).startswith("[") else 4
 
 
@@ -111,7 +112,7 @@ def place_peers(config: dict, peers: list[dict]) -> dict:
     placed = json.loads(json.dumps(config))
     for peer in sorted((peer for peer in peers if peer.get("password")), key=lambda peer: peer["address"]):
         family = split_endpoint(peer["address"])[0]
-        homes = [interface for interface in _interfaces(placed) if _bind_family(interface) == family]
+        homes = [interface for interface in _interfaces(placed) if bind_family(interface) == family]
         if not homes:
             raise ConfError(
                 f"cjdns_peers, {peer['name']}: {peer['address']} is IPv{family}, but the configuration has no UDP interface for it: "
@@ -124,29 +125,20 @@ def place_peers(config: dict, peers: list[dict]) -> dict:
     return placed
 
 
-def _bencoded_length(value) -> int:
-    """The length of a value in the encoding of the admin interface."""
-    if isinstance(value, dict):
-        return 2 + sum(_bencoded_length(key) + _bencoded_length(item) for key, item in value.items())
-    if isinstance(value, list):
-        return 2 + sum(_bencoded_length(item) for item in value)
-    if isinstance(value, int):
-        return 2 + len(str(value))
-    return len(str(len(value))) + 1 + len(value)
-
-
 def connect_request_length(address: str, entry: dict) -> int:
     """The length of the request in which the daemon's start-up sends one entry of connectTo to its core."""
-    return _bencoded_length(
-        {
-            "q": "auth",
-            "aq": "UDPInterface_beginConnection",
-            "args": dict(entry, address=address, interfaceNumber=10),
-            "cookie": "1" * 10,
-            "hash": "0" * 64,
-            # Clients make identifiers of different lengths; this is the longest that was seen.
-            "txid": "0" * 16,
-        }
+    return len(
+        bencode.encode(
+            {
+                "q": "auth",
+                "aq": "UDPInterface_beginConnection",
+                "args": dict(entry, address=address, interfaceNumber=10),
+                "cookie": "1" * 10,
+                "hash": "0" * 64,
+                # Clients make identifiers of different lengths; this is the longest that was seen.
+                "txid": "0" * 16,
+            }
+        )
     )
 
 
@@ -180,7 +172,7 @@ def _check_connect_to(interface: dict, where: str, own_public_key: str | None) -
         except ConfError as error:
             problems.append(f"{place}: address {address!r} cannot be used: {error}")
             continue
-        if family != _bind_family(interface):
+        if family != bind_family(interface):
             problems.append(f"{place}: {address} is IPv{family}, but this interface is bound to {interface.get('bind')}")
         unknown = sorted(set(entry) - set(CONNECT_KEYS))
         if unknown:

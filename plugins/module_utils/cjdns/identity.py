@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
-import tempfile
 from typing import NamedTuple
 
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, keys
@@ -108,35 +106,3 @@ def present(identity_path: str, config_path: str) -> tuple[Identity | None, bool
             "move away the one that this node is not to have"
         )
     return (own or configured), own is not None
-
-
-def write_once(path: str, text: str) -> bool:
-    """Put a complete file in its place unless there is one already; tell whether it was put there.
-
-    Linking a finished file is the one step that can neither overwrite nor leave half a file, so two runs at once end with one file.
-    """
-    directory = os.path.dirname(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-    finally:
-        os.unlink(temporary)
-    sync_directory(directory)
-    return True
-
-
-def sync_directory(directory: str) -> None:
-    """Make sure that new names in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

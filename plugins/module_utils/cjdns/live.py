@@ -82,7 +82,7 @@ def _dial(number: int, interface: dict, endpoint: str, entry) -> Dial | None:
         return None
     if not all(isinstance(value, str) for value in entry.values()) or not entry.get("password"):
         return None
-    if place[0] != (6 if str(interface.get("bind", "")).startswith("[") else 4):
+    if place[0] != conf.bind_family(interface):
         return None
     public_key = entry.get("publicKey", "").lower()
     try:

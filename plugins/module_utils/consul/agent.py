@@ -40,11 +40,10 @@ class Agent:
         }
 
     def leader(self) -> str:
-        """Return the leader's address, or an empty string; it answers at once, leader or not."""
-        return str(self.get("/v1/status/leader", timeout=3) or "")
+        return self.client.leader(timeout=3)
 
     def members(self) -> list[dict]:
-        return self.get("/v1/agent/members", timeout=3)
+        return self.client.members(timeout=3)
 
     def raft_servers(self) -> list[dict]:
         """Ask the leader for the raft peers; that it answers also proves that writes can get to it."""

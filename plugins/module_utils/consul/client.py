@@ -189,13 +189,17 @@ class Client:
         reply = self.get(path, query, timeout=wait_s * (1 + WAIT_JITTER) + self.timeout)
         return reply._replace(index=0) if reply.index < index else reply
 
-    def members(self) -> list[dict]:
+    def members(self, timeout: float | None = None) -> list[dict]:
         """What gossip knows of all agents; it needs no leader. Status 1 is alive, 2 leaving, 3 left, 4 failed."""
-        return _a(list, self.get("/v1/agent/members").value, "/v1/agent/members")
+        return _a(list, self.get("/v1/agent/members", timeout=timeout).value, "/v1/agent/members")
 
     def myself(self) -> dict:
         """What the agent says of itself: Config, DebugConfig, Member and more."""
         return _a(dict, self.get("/v1/agent/self").value, "/v1/agent/self")
+
+    def leader(self, timeout: float | None = None) -> str:
+        """The leader's address, or an empty string; it answers at once, leader or not."""
+        return str(self.get("/v1/status/leader", timeout=timeout).value or "")
 
     def kv(self, prefix: str, stale: bool = True) -> dict[str, str]:
         """All keys that begin with `prefix`, with their values as text; empty when there are none.

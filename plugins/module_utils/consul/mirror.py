@@ -60,7 +60,7 @@ class Store:
     def leader(self) -> str:
         """Return the leader's address, or an empty string; a server answers at once, leader or not."""
         try:
-            return str(self.agent.get("/v1/status/leader").value or "")
+            return self.agent.leader()
         except client.ClientError as error:
             raise MirrorError(str(error)) from error
 
@@ -111,19 +111,14 @@ def batches(mapping: dict[str, str]) -> list[dict[str, str]]:
 
 def parse(found: dict[str, bytes]) -> tuple[dict[str, dict], dict[str, str]]:
     """Sort what is in the store into node records and problems, both by name."""
-    records, problems = {}, {}
+    values, garbage = {}, {}
     for name in sorted(found):
         try:
-            record = json.loads(found[name].decode("utf-8"))
+            values[name] = json.loads(found[name].decode("utf-8"))
         except (ValueError, RecursionError):
-            problems[name] = "it is not JSON"
-            continue
-        problem = registry.record_problem(name, record)
-        if problem:
-            problems[name] = problem
-        else:
-            records[name] = record
-    return records, problems
+            garbage[name] = "it is not JSON"
+    records, problems = registry.sift(values, {})
+    return records, dict(sorted({**garbage, **problems}.items()))
 
 
 def differing(records: dict[str, dict], given: dict[str, dict]) -> dict[str, dict]:

@@ -111,6 +111,7 @@ def load(tmp_path, consul, cjdns, registry_file, monkeypatch, warnings):
 
     def load(use_cache=True, **options):
         chosen = {"consul_addr": consul.addr, "cjdns_addr": cjdns, "registry_file": str(registry_file), "timeout": 3, **options}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
         path = tmp_path / "test.mesh.yml"
         path.write_text(json.dumps({"plugin": "vdloo.mesh.mesh", **chosen}))
         # What Ansible's own plugin `auto` does, without turning an error into a warning.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import stat
 import time
 
@@ -217,7 +218,7 @@ def test_a_condition_that_is_none_is_an_error_when_strict_and_else_warned_of_onc
     warnings.clear()
     inventory = load(groups={"serving": "mesh_services", "undefined": "no_such_variable == 1"})
     assert "serving" not in groups(inventory)
-    assert len(warnings) == 1 and "the condition of serving (mesh_services)" in warnings[0]
+    assert len(warnings) == 1 and "the group serving stays empty, as 'mesh_services' gives neither true nor false" in warnings[0]
 
 
 def test_ssh_is_told_the_host_keys_in_a_file_of_its_own(load, tmp_path):
@@ -263,11 +264,12 @@ def test_only_files_that_are_named_so_are_taken(load, tmp_path):
     assert not plugin.verify_file(str(tmp_path / "other.yml"))
 
 
-def test_consul_may_be_found_by_its_own_environment_variables(load, consul, monkeypatch, tmp_path):
-    monkeypatch.setenv("CONSUL_HTTP_ADDR", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "t")
-    # The file counts more than the environment.
-    assert variables(load(), "n1")["mesh_consul_status"] == "alive"
+def test_consul_is_found_by_its_own_environment_variables_and_the_file_counts_more(load, consul, monkeypatch):
+    consul.token = "of-the-environment"
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", f"http://{consul.addr}")
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "of-the-environment")
+    assert variables(load(consul_addr=None), "n1")["mesh_consul_status"] == "alive"
+    assert variables(load(consul_addr=f"127.0.0.1:{free_port(socket.SOCK_STREAM)}"), "n1")["mesh_consul_status"] == ""
 
 
 def test_from_outside_a_bootstrap_node_is_asked_and_jumped_through(load, tmp_path, monkeypatch, warnings):

@@ -285,11 +285,3 @@ with patch_module_args({arguments(node)!r}):
     assert {result["address"] for result in results} == {kept["ipv6"]}
     assert set(files(node)) == {"identity.json", "link-secret", "admin-password"}, "no temporary file is left"
     assert sum("identity.json" in path for result in results for path in result["created"]) == 1
-
-
-def test_a_file_that_is_there_is_never_replaced(tmp_path):
-    path = tmp_path / "secret"
-    assert identity.write_once(str(path), "first") is True
-    assert identity.write_once(str(path), "second") is False
-    assert path.read_text() == "first"
-    assert list(tmp_path.iterdir()) == [path]

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 
 import pytest
 from ansible_collections.vdloo.mesh.plugins.modules import h2o_preflight
@@ -57,7 +58,17 @@ def test_a_taken_port_is_refused_with_the_name_of_its_holder(listener):
 
 def test_a_port_of_our_own_h2o_is_not_taken(listener):
     assert h2o_preflight.port_problem("h2o_http_port", listener, os.getpid()) is None
-    assert h2o_preflight.port_problem("h2o_http_port", listener, os.getppid()) is None
+
+
+def test_a_port_of_a_child_of_our_own_h2o_is_not_taken():
+    program = (
+        "import socket; one = socket.socket(); one.bind(('127.0.0.1', 0)); one.listen(); print(one.getsockname()[1], flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        port = int(child.stdout.readline())
+        assert h2o_preflight.port_problem("h2o_http_port", port, os.getpid()) is None
+        assert f"(pid {child.pid})" in h2o_preflight.port_problem("h2o_http_port", port, 0)
+        child.communicate("\n")
 
 
 def test_a_free_port_is_no_problem(listener):

@@ -75,6 +75,12 @@ def test_the_collector_runs_where_there_is_nothing_but_python(ssh, request_of_th
     assert reply == {"answers": {"registry": {name: record(name) for name in KEYS}}, "errors": {}, "warnings": []}
 
 
+def test_an_answer_of_a_large_mesh_comes_whole(ssh, request_of_the_file, tmp_path):
+    registry = {f"n{number}": record(f"n{number}") for number in range(2000)}
+    (tmp_path / "registry.json").write_text(json.dumps(registry))
+    assert bootstrap.run(["n1"], request_of_the_file, "", 10)[0]["answers"]["registry"] == registry
+
+
 def test_the_first_host_that_answers_is_taken(ssh, request_of_the_file):
     _reply, via = bootstrap.run(["root@dead", "root@bare", "root@noisy", "root@n4"], request_of_the_file, "", 10)
     assert via == "root@noisy"

@@ -6,38 +6,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import keys
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import view
+from fake_mesh import ADDRESS, KEYS, record
 from hypothesis import given
 from hypothesis import strategies as st
 
-KEYS = (
-    "f09rvtmr2s25942ygutztv8bf70ny8zd0kpffk8lmbzm40qty9k0.k",
-    "u2jf87mgqlxfzdnywp60z3tx6tkulvgh2nyc2jk1zc69zzt2s8u0.k",
-    "v0zyvrjuc4xbzh4n9c4k3qpx7kg8xgndv2k45j9nfgb373m8sss0.k",
-)
-NAMES = ("n1", "n2", "n3")
-ADDRESS = {name: keys.address_from_public(key) for name, key in zip(NAMES, KEYS)}
-
-
-def record(name, **changes):
-    key = dict(zip(NAMES, KEYS)).get(name, KEYS[0])
-    return {
-        "name": name,
-        "public_key": key,
-        "address": keys.address_from_public(key),
-        "overlay": "cjdns",
-        "endpoints": [{"address": "192.0.2.1:4321", "zone": "public"}],
-        "zones": ["home"],
-        "site": "attic",
-        "arch": "aarch64",
-        "ssh": {"user": "root", "port": 22, "host_key": "ssh-ed25519 " + "A" * 68},
-        "server_eligible": True,
-        "state": "member",
-        "version": 1,
-        "updated": "2026-01-01T00:00:00Z",
-        **changes,
-    }
+NAMES = tuple(KEYS)
 
 
 def member(name, status=1, role="server", address=None):
@@ -46,7 +20,7 @@ def member(name, status=1, role="server", address=None):
 
 def link(name, state="ESTABLISHED", silent_ms=100, **changes):
     return {
-        "public_key": dict(zip(NAMES, KEYS))[name],
+        "public_key": KEYS[name],
         "address": ADDRESS[name],
         "state": state,
         "silent_ms": silent_ms,
@@ -63,7 +37,7 @@ def whole():
         | {"converged/n2": '{"at": "2026-02-03T04:05:06Z", "by": "n1"}'},
         "consul": {"members": [member("n1"), member("n2"), member("n3", role="client")]},
         "services": {"web": [["n1", "passing"], ["n2", "critical"]]},
-        "cjdns": {"node": {"address": ADDRESS["n1"], "public_key": KEYS[0], "version": 22}, "peers": [link("n2"), link("n3")]},
+        "cjdns": {"node": {"address": ADDRESS["n1"], "public_key": KEYS["n1"], "version": 22}, "peers": [link("n2"), link("n3")]},
     }
 
 
@@ -73,12 +47,16 @@ def merged(answers):
 
 
 def test_a_healthy_mesh_is_seen_whole():
-    nodes, warnings = merged(whole())
+    answers = whole()
+    answers["registry"]["n2"] = record(
+        "n2", version=2, endpoints=[{"address": "192.0.2.1:4321", "zone": "public"}], zones=["home"], site="attic", arch="aarch64"
+    )
+    nodes, warnings = merged(answers)
     assert warnings == []
     assert nodes["n2"] == {
         "name": "n2",
         "address": ADDRESS["n2"],
-        "public_key": KEYS[1],
+        "public_key": KEYS["n2"],
         "status": "alive",
         "consul_status": "alive",
         "cjdns_state": "ESTABLISHED",
@@ -261,6 +239,8 @@ def test_a_member_at_another_address_than_its_own_is_not_believed():
             ),
             "'evil' was left out: it has no valid ssh",
         ),
+        ("kv", "null", "'evil' was left out: it is not a JSON object"),
+        ("registry", None, "'evil' was left out: it is not a JSON object"),
         ("registry", 7, "'evil' was left out: it is not a JSON object"),
     ],
 )
@@ -286,7 +266,11 @@ def test_a_source_that_tells_thousands_of_lies_cannot_drown_the_screen():
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from([*NAMES, *KEYS, *ADDRESS.values(), "ESTABLISHED"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from([*NAMES, *KEYS.values(), *ADDRESS.values(), "ESTABLISHED"]),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(

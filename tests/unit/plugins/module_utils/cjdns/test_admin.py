@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 
 import cjdroutes
 import pytest
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import admin, transport
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import admin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,24 +17,6 @@ OVERLAY = "fcea:4775:eacd:7c3b:6fbc:c02b:43d6:53e1"
 OTHER = "u2jf87mgqlxfzdnywp60z3tx6tkulvgh2nyc2jk1zc69zzt2s8u0.k"
 OTHER_OVERLAY = "fcff:a215:1e7b:a4e9:c00d:813:93b3:7c87"
 NOW_MS = 1_700_000_000 * 1024
-
-
-@pytest.fixture(scope="module")
-def one_daemon():
-    daemon = cjdroutes.ScriptedDaemon()
-    yield daemon
-    daemon.close()
-
-
-@pytest.fixture
-def daemon(one_daemon):
-    one_daemon.requests.clear()
-    one_daemon.script, one_daemon.cookie, one_daemon.cookies = (lambda request: None), "1700000000", True
-    return one_daemon
-
-
-def client_of(daemon, **options):
-    return admin.Client(port=daemon.port, **{"password": "hunter2secret", "timeout": 0.5, "attempts": 2, **options})
 
 
 def entry(key=KEY, slot=0x13, **changes):
@@ -112,179 +93,12 @@ def test_any_text_is_an_address_or_refused(text):
     assert address.version == int(text[1:].split(".")[0])
 
 
-# ---------------------------------------------------------------- one call
-
-
-def test_a_call_with_a_password_is_signed_to_the_byte(daemon, monkeypatch):
-    monkeypatch.setattr(transport.secrets, "token_hex", lambda size: "abcd1234")
-    daemon.script = lambda request: {"pid": 7}
-    assert client_of(daemon).call("Core_pid", auth=True) == {"error": "none", "pid": 7}
-    assert daemon.requests == [
-        b"d4:argsde1:q6:cookie4:txid8:abcd1234e",
-        b"d2:aq8:Core_pid4:argsde6:cookie10:17000000004:hash64:"
-        b"da3ddc409f5acd4790b7a54b5727b31bf6e2e95ab183cc0b1b2710716b0bca831:q4:auth4:txid8:abcd1234e",
-    ]
-
-
-def test_every_call_has_a_cookie_and_a_transaction_number_of_its_own(daemon):
-    daemon.script = lambda request: {}
-    client = client_of(daemon)
-    client.call("Core_pid", auth=True)
-    client.call("Core_pid", auth=True)
-    asked = [cjdroutes.double.bdecode(data) for data in daemon.requests]
-    assert [request["q"] for request in asked] == [b"cookie", b"auth", b"cookie", b"auth"]
-    assert len({request["txid"] for request in asked}) == 4
-
-
-def test_late_and_foreign_and_unreadable_datagrams_are_waited_past(daemon):
-    def script(request):
-        reply = cjdroutes.double.bencode_reply({"pid": 2, "txid": request["txid"]})
-        foreign = cjdroutes.double.bencode_reply({"pid": 1, "txid": "deadbeef"})
-        return [foreign, b"d3:pidi1ee", b"le", b"garbage", b"", b"l" * 5000, reply]
-
-    daemon.script = script
-    assert client_of(daemon, attempts=1).call("Core_pid") == {"pid": 2}
-
-
-def test_a_lost_datagram_is_made_up_for_when_a_repetition_is_harmless(daemon):
-    answers = itertools.chain([None], itertools.repeat({"users": ["b", "a"]}))
-    daemon.script = lambda request: next(answers)
-    assert client_of(daemon, timeout=0.05, attempts=3).users() == ["a", "b"]
-    assert [cjdroutes.double.bdecode(data)["q"] for data in daemon.requests] == [b"cookie", b"auth"] * 2
-
-
-def test_a_lost_cookie_is_asked_for_again(daemon):
-    daemon.cookies = False
-    answers = itertools.chain([None, {"cookie": "1700000000"}], itertools.repeat({"users": []}))
-    daemon.script = lambda request: next(answers)
-    assert client_of(daemon, timeout=0.05, attempts=2).users() == []
-
-
-def test_a_peer_is_not_dialled_twice_when_the_reply_is_lost(daemon):
-    with pytest.raises(admin.AdminError, match="UDPInterface_beginConnection: no reply within 0.05 s, 1 time; it is not known whether"):
-        client_of(daemon, timeout=0.05, attempts=3).connect("192.0.2.1:4321", KEY, "secret")
-    assert daemon.functions() == ["UDPInterface_beginConnection"]
-
-
-def test_a_function_that_nobody_knows_is_called_once(daemon):
-    with pytest.raises(admin.AdminError):
-        client_of(daemon, timeout=0.05, attempts=3).call("Core_exit")
-    assert daemon.functions() == ["Core_exit"]
-
-
-def test_silence_ends_in_an_error_in_the_time_that_was_given(daemon):
-    started = time.monotonic()
-    with pytest.raises(admin.AdminError, match=rf"cjdns at 127\.0\.0\.1:{daemon.port}, ping: no reply within 0\.1 s, 3 times"):
-        client_of(daemon, attempts=3).call("ping", timeout=0.1)
-    assert 0.29 < time.monotonic() - started < 2
-    assert len(daemon.requests) == 3
-
-
-def test_a_flood_of_foreign_replies_does_not_hold_a_call_up(daemon):
-    daemon.script = lambda request: [b"d4:txid1:xe"] * 2000
-    with pytest.raises(admin.AdminError, match="no reply"):
-        client_of(daemon, attempts=1, timeout=0.1).call("ping")
-
-
-def test_a_port_where_nothing_listens_is_told():
-    with pytest.raises(admin.AdminError, match=r"cjdns at 127\.0\.0\.1:[0-9]+, ping: nothing listens there"):
-        admin.Client(port=cjdroutes.free_port(), timeout=1).call("ping")
-
-
-@pytest.mark.parametrize(("host", "port"), [("a" * 70, 1), ("127.0.0.1", 70000), ("127.0.0.1", 0), ("\ud800", 1), ("255.255.255.255", 1)])
-def test_an_address_that_cannot_be_reached_is_told(host, port):
-    with pytest.raises(admin.AdminError, match="cannot be reached"):
-        admin.Client(host, port, timeout=0.1).call("ping")
-
-
-def test_a_daemon_is_reached_over_ipv6():
-    daemon = cjdroutes.ScriptedDaemon("::1")
-    try:
-        daemon.script = lambda request: {"error": "Auth failed."}
-        with pytest.raises(
-            admin.AdminError, match=rf"cjdns at \[::1\]:{daemon.port}, Core_pid: the daemon refuses: Auth failed. The admin"
-        ):
-            admin.Client("::1", daemon.port, "x").call("Core_pid", auth=True)
-    finally:
-        daemon.close()
-
-
-def test_the_words_of_a_refusal_are_kept(daemon):
-    daemon.script = lambda request: {"error": "key must end in .k"}
-    with pytest.raises(admin.AdminError) as raised:
-        client_of(daemon).connect("192.0.2.1:1", "x", "secret")
-    assert raised.value.reason == "key must end in .k"
-    assert "secret" not in str(raised.value)
-
-
-def test_a_refusal_without_a_transaction_number_counts(daemon):
-    daemon.script = lambda request: [b"d5:error16:Request too big.e"]
-    with pytest.raises(admin.AdminError, match="Request too big"):
-        client_of(daemon).call("ping")
-    assert len(daemon.requests) == 1
-
-
-@pytest.mark.parametrize("auth", [True, False])
-def test_a_request_that_is_too_long_is_never_sent(daemon, auth):
-    daemon.script = lambda request: {}
-    client = client_of(daemon)
-    longest = next(size for size in range(512, 0, -1) if not fails(client, {"data": "x" * size}, auth))
-    client.call("ping", {"data": "x" * longest}, auth)
-    assert len(daemon.requests[-1]) == 512
-    sent = len(daemon.requests)
-    with pytest.raises(admin.AdminError, match=r"ping: the request is 1 bytes too long for cjdns \(512\)"):
-        client.call("ping", {"data": "x" * (longest + 1)}, auth)
-    assert len(daemon.requests) == sent
-
-
-def fails(client, arguments, auth):
-    try:
-        client.check("ping", arguments, auth)
-    except admin.AdminError:
-        return True
-    return False
-
-
-@pytest.mark.parametrize("arguments", [{"data": "a\0b"}, {"data": 1.5}, {"data": None}, {"data": "\ud800"}])
-def test_arguments_that_cannot_be_carried_are_never_sent(daemon, arguments):
-    with pytest.raises(admin.AdminError, match="ping: the arguments cannot be sent"):
-        client_of(daemon).call("ping", arguments, auth=True)
-    assert daemon.requests == []
-
-
-def test_dialling_without_a_password_is_refused_as_it_would_kill_the_daemon(daemon):
-    with pytest.raises(admin.AdminError, match="a password is needed"):
-        client_of(daemon).connect("192.0.2.1:1", KEY, "")
-    assert daemon.requests == []
-
-
-def test_optional_arguments_that_are_empty_are_left_out(daemon):
-    daemon.script = lambda request: {}
-    client_of(daemon).connect("192.0.2.1:1", KEY, "secret", interface=2)
-    assert set(cjdroutes.double.bdecode(daemon.requests[-1])["args"]) == {"address", "publicKey", "password", "interfaceNumber"}
-    client_of(daemon).connect("192.0.2.1:1", KEY, "secret", "me", "vps1")
-    arguments = cjdroutes.double.bdecode(daemon.requests[-1])["args"]
-    assert (arguments["login"], arguments["peerName"], arguments["interfaceNumber"]) == (b"me", b"vps1", 0)
-
-
-@pytest.mark.parametrize("cookie", ["", "abc", "1" * 16, "-1", 1700000000, ["1"]])
-def test_what_is_no_cookie_is_told(daemon, cookie):
-    daemon.cookie = cookie
-    with pytest.raises(admin.AdminError, match="holds no cookie"):
-        client_of(daemon).users()
-
-
-def test_bytes_that_are_no_utf_8_stay_visible(daemon):
-    daemon.script = lambda request: {"text": b"a\xffb", "list": [b"\xc3\xa4"], b"\xfe": {b"\xfd": 1}}
-    assert client_of(daemon).call("ping") == {"error": "none", "text": "a\\xffb", "list": ["ä"], "\\xfe": {"\\xfd": 1}}
-
-
 # ---------------------------------------------------------------- peers
 
 
 def test_a_peer_is_told_in_full(daemon):
     daemon.script = pages_of([entry()])
-    client = client_of(daemon)
+    client = cjdroutes.client_of(daemon)
     assert client.peers() == [
         {
             "public_key": KEY,
@@ -307,12 +121,12 @@ def test_a_peer_is_told_in_full(daemon):
 def test_silence_is_measured_by_the_daemons_own_clock(daemon):
     """The clock of the test is years ahead of the daemon's here, as that of a machine without a battery is after its start."""
     daemon.script = pages_of([entry(last=NOW_MS - 20_000), entry(OTHER, last=NOW_MS + 900)])
-    assert [peer["silent_ms"] for peer in client_of(daemon).peers()] == [20_000, 0]
+    assert [peer["silent_ms"] for peer in cjdroutes.client_of(daemon).peers()] == [20_000, 0]
 
 
 def test_all_pages_are_read_and_sorted_by_key(daemon):
     daemon.script = pages_of([entry(key, slot) for slot, key in enumerate([OTHER, KEY] * 10)])
-    peers = client_of(daemon).peers()
+    peers = cjdroutes.client_of(daemon).peers()
     assert [peer["public_key"] for peer in peers] == [KEY] * 10 + [OTHER] * 10
     assert len({peer["label"] for peer in peers}) == 20
     assert len(daemon.functions()) == 4
@@ -323,24 +137,24 @@ def test_an_entry_that_moves_to_the_next_page_is_told_once(daemon):
     daemon.script = lambda request: (
         {"peers": entries, "more": 1} if request["args"]["page"] == 0 else {"peers": [entry(slot=5), entry(slot=6)]}
     )
-    assert len(client_of(daemon).peers()) == 7
+    assert len(cjdroutes.client_of(daemon).peers()) == 7
 
 
 def test_a_daemon_that_sends_the_same_page_for_ever_is_left(daemon):
     daemon.script = lambda request: {"peers": [entry(bytesIn=len(daemon.requests))], "more": 1}
-    assert len(client_of(daemon).peers()) == 1
+    assert len(cjdroutes.client_of(daemon).peers()) == 1
     assert len(daemon.functions()) == 2
 
 
 def test_an_empty_page_is_the_last(daemon):
     daemon.script = lambda request: {"peers": [entry()] if request["args"]["page"] == 0 else [], "more": 1}
-    assert len(client_of(daemon).peers()) == 1
+    assert len(cjdroutes.client_of(daemon).peers()) == 1
 
 
 def test_a_daemon_that_always_has_more_is_told(daemon):
     daemon.script = lambda request: {"peers": [entry(slot=len(daemon.requests))], "more": 1}
     with pytest.raises(admin.AdminError, match="there are more than 100 pages of peers"):
-        client_of(daemon, timeout=5).peers()
+        cjdroutes.client_of(daemon, timeout=5).peers()
     assert len(daemon.functions()) == 100
 
 
@@ -351,20 +165,20 @@ def test_a_daemon_that_takes_its_time_for_every_page_is_told(daemon):
 
     daemon.script = script
     with pytest.raises(admin.AdminError, match=r"page [0-9]+ of peers did not come within 0\.2 s"):
-        client_of(daemon, timeout=0.1, attempts=2).peers()
+        cjdroutes.client_of(daemon, timeout=0.1, attempts=2).peers()
 
 
 def test_release_20_tells_the_parts_of_an_address_apart(daemon):
     old = {"publicKey": KEY, "switchLabel": "0000.0000.0000.0013", "version": 20, "state": "ESTABLISHED", "last": NOW_MS, "isIncoming": 1}
     daemon.script = pages_of([old])
-    (peer,) = client_of(daemon).peers()
+    (peer,) = cjdroutes.client_of(daemon).peers()
     assert (peer["public_key"], peer["address"], peer["version"], peer["label"]) == (KEY, OVERLAY, 20, "0000.0000.0000.0013")
     assert (peer["endpoint"], peer["user"], peer["incoming"], peer["interface"], peer["bytes_in"]) == ("", "", True, -1, 0)
 
 
 def test_what_is_missing_is_left_empty_and_never_lively(daemon):
     daemon.script = pages_of([{"addr": entry()["addr"]}])
-    (peer,) = client_of(daemon).peers()
+    (peer,) = cjdroutes.client_of(daemon).peers()
     assert (peer["state"], peer["silent_ms"]) == ("", NOW_MS)
 
 
@@ -388,7 +202,7 @@ def test_what_is_missing_is_left_empty_and_never_lively(daemon):
 )
 def test_an_entry_that_cannot_be_read_is_left_out_and_told(daemon, broken, why):
     daemon.script = pages_of([broken, entry(OTHER)])
-    client = client_of(daemon)
+    client = cjdroutes.client_of(daemon)
     assert [peer["public_key"] for peer in client.peers()] == [OTHER]
     assert len(client.dropped) == 1
     assert why in client.dropped[0]
@@ -401,7 +215,7 @@ def test_an_entry_that_cannot_be_read_is_left_out_and_told(daemon, broken, why):
 def test_a_reply_without_a_list_of_peers_is_an_error(daemon, peers):
     daemon.script = lambda request: peers
     with pytest.raises(admin.AdminError, match="InterfaceController_peerStats: the reply holds no list of peers"):
-        client_of(daemon).peers()
+        cjdroutes.client_of(daemon).peers()
 
 
 ANY = st.recursive(
@@ -430,7 +244,7 @@ def test_whatever_a_daemon_answers_is_a_value_or_an_error(one_daemon, reply):
             {"cookie": "1700000000", **{name.decode(): value for name, value in reply.items()}, "txid": request["txid"]}
         )
     ]
-    client = client_of(one_daemon, timeout=5)
+    client = cjdroutes.client_of(one_daemon, timeout=5)
     for ask in (
         client.node,
         client.peers,
@@ -450,7 +264,7 @@ def test_whatever_a_daemon_answers_is_a_value_or_an_error(one_daemon, reply):
 def test_whatever_bytes_a_daemon_sends_are_an_error_in_the_end(one_daemon, data):
     one_daemon.cookies, one_daemon.script = True, lambda request: [data]
     with pytest.raises(admin.AdminError):
-        client_of(one_daemon, timeout=0.01, attempts=1).call("ping")
+        cjdroutes.client_of(one_daemon, timeout=0.01, attempts=1).call("ping")
 
 
 # ---------------------------------------------------------------- the daemon itself, interfaces and users
@@ -458,7 +272,7 @@ def test_whatever_bytes_a_daemon_sends_are_an_error_in_the_end(one_daemon, data)
 
 def test_the_node_is_known_by_its_address(daemon):
     daemon.script = lambda request: {"myAddr": f"v22.0000.0000.0000.0001.{KEY}", "myIp6": "ignored", "version": 22}
-    assert client_of(daemon).node() == {"address": OVERLAY, "public_key": KEY, "version": 22}
+    assert cjdroutes.client_of(daemon).node() == {"address": OVERLAY, "public_key": KEY, "version": 22}
 
 
 def test_release_20_is_asked_for_its_own_route(daemon):
@@ -469,7 +283,7 @@ def test_release_20_is_asked_for_its_own_route(daemon):
         return {"result": {"key": OTHER, "protocolVersion": 20, "linkCount": 0, "routeLabel": "0000.0000.0000.0001"}}
 
     daemon.script = script
-    assert client_of(daemon).node() == {"address": OTHER_OVERLAY, "public_key": OTHER, "version": 20}
+    assert cjdroutes.client_of(daemon).node() == {"address": OTHER_OVERLAY, "public_key": OTHER, "version": 20}
     assert daemon.functions() == ["Core_nodeInfo", "NodeStore_nodeForAddr"]
 
 
@@ -477,7 +291,7 @@ def test_release_20_is_asked_for_its_own_route(daemon):
 def test_a_node_that_does_not_know_itself_is_an_error(daemon, info):
     daemon.script = lambda request: info
     with pytest.raises(admin.AdminError, match="Core_nodeInfo: the address of the node cannot be read"):
-        client_of(daemon).node()
+        cjdroutes.client_of(daemon).node()
 
 
 @pytest.mark.parametrize("result", [{}, {"result": 1}, {"result": {"key": 5}}, {"result": {"key": "x.k"}}])
@@ -485,7 +299,7 @@ def test_an_old_node_that_does_not_know_itself_is_an_error(daemon, result):
     refusal = {"error": "No functions matched your request, try Admin_availableFunctions()"}
     daemon.script = lambda request: refusal if request["q"] == b"Core_nodeInfo" else result
     with pytest.raises(admin.AdminError, match="NodeStore_nodeForAddr: the public key of the node cannot be read"):
-        client_of(daemon).node()
+        cjdroutes.client_of(daemon).node()
 
 
 def test_interfaces_are_told_by_number_and_bind(daemon):
@@ -495,7 +309,7 @@ def test_interfaces_are_told_by_number_and_bind(daemon):
         {"ifNum": 0, "name": "UDP/IPv4/0.0.0.0:4321", "beaconState": "DISABLED"},
     ]
     daemon.script = lambda request: {"ifaces": ifaces, "total": 3}
-    assert client_of(daemon).interfaces() == [
+    assert cjdroutes.client_of(daemon).interfaces() == [
         {"number": 0, "bind": "0.0.0.0:4321"},
         {"number": 1, "bind": "[::]:4321"},
         {"number": 2, "bind": "eth0"},
@@ -506,34 +320,34 @@ def test_interfaces_are_told_by_number_and_bind(daemon):
 def test_an_interface_that_cannot_be_read_is_an_error(daemon, iface):
     daemon.script = lambda request: {"ifaces": [iface]}
     with pytest.raises(admin.AdminError, match="without a number or a name"):
-        client_of(daemon).interfaces()
+        cjdroutes.client_of(daemon).interfaces()
 
 
 @pytest.mark.parametrize("users", [{}, {"users": 1}, {"users": ["a", 1]}])
 def test_a_reply_without_users_is_an_error(daemon, users):
     daemon.script = lambda request: users
     with pytest.raises(admin.AdminError, match="no list of users"):
-        client_of(daemon).users()
+        cjdroutes.client_of(daemon).users()
 
 
 def test_a_user_whose_password_is_there_already_is_no_error(daemon):
     daemon.script = lambda request: {"error": "Password already added."}
-    assert client_of(daemon).authorize("a", "b") is False
+    assert cjdroutes.client_of(daemon).authorize("a", "b") is False
 
 
 def test_a_user_that_is_gone_already_is_no_error(daemon):
     daemon.script = lambda request: {"users": ["b"]} if request["aq"].endswith(b"list") else {"error": "Unknown error."}
-    assert client_of(daemon).unauthorize("a") is False
+    assert cjdroutes.client_of(daemon).unauthorize("a") is False
     with pytest.raises(admin.AdminError, match="Unknown error"):
-        client_of(daemon).unauthorize("b")
+        cjdroutes.client_of(daemon).unauthorize("b")
 
 
 def test_a_link_that_is_gone_already_is_no_error(daemon):
     daemon.script = lambda request: {"success": 0, "error": "no peer found for that key"}
-    assert client_of(daemon).disconnect(KEY) is False
+    assert cjdroutes.client_of(daemon).disconnect(KEY) is False
     daemon.script = lambda request: {"success": 0}
     with pytest.raises(admin.AdminError, match="neither success nor an error"):
-        client_of(daemon).disconnect(KEY)
+        cjdroutes.client_of(daemon).disconnect(KEY)
 
 
 # ---------------------------------------------------------------- against processes of the double
