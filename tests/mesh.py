@@ -60,6 +60,10 @@ class Mesh:
     def registry(self) -> dict[str, dict]:
         return json.loads(self.node(self.names[0]).check_output("cat /var/lib/vdloo-mesh/registry.json"))
 
+    def forget(self) -> None:
+        """Read the registry again: nodes were added."""
+        self.__dict__.pop("registry", None)
+
     def address(self, name: str) -> str:
         return self.registry[name]["address"]
 
@@ -110,7 +114,7 @@ class Mesh:
             time.sleep(0.5)
 
 
-def playbook(inventory: Path, path: Path, *arguments: str) -> Run:
+def playbook(inventory: Path, path: Path, *arguments: str, environment: dict[str, str] = ENVIRONMENT) -> Run:
     """Run a playbook to its end, whatever that is."""
     command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(inventory), str(path), *arguments]
-    return Run(subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False))
+    return Run(subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False))

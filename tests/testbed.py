@@ -51,6 +51,7 @@ LABEL = "vdloo.mesh.testbed"
 ROUTER = "router"
 CJDNS_PORT = 4321
 BOOT_SECONDS = 60
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 # What script/bootstrap made for the nodes to be controllers with.
 CONTROLLER = ROOT / ".cache" / "controller"
 PROGRAMS = ("ansible", "ansible-doc", "ansible-inventory", "ansible-playbook")
@@ -226,7 +227,8 @@ class Testbed:
         for name, options in self.topology["nodes"].items():
             address = addresses[options["networks"][0], name]
             container = self.docker.containers.get(self.prefix + name)
-            host_key = container.exec_run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).output.decode()
+            # Made by the node itself at its first boot, which may be behind on a busy machine.
+            host_key = container.exec_run(["sh", "-c", f"until [ -s {HOST_KEY} ]; do sleep 0.2; done; cat {HOST_KEY}"]).output.decode()
             known_hosts.append(f"{address} {host_key}")
             listens = options.get("listens", {})
             endpoints = [{"address": f"{addresses[network, name]}:{CJDNS_PORT}", "zone": zone} for network, zone in listens.items()]

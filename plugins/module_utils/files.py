@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import tempfile
@@ -70,3 +71,23 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: str, wait_s: float):
+    """Hold a lock that ends with its process. TimeoutError when another process has it for longer than `wait_s` seconds."""
+    deadline = time.monotonic() + wait_s
+    with open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    stream.seek(0)
+                    raise TimeoutError(f"process {stream.read().strip() or 'unknown'} holds {path} for more than {wait_s:g} s") from None
+                time.sleep(0.1)
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield

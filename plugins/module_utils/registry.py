@@ -87,11 +87,15 @@ def describe(name: str, variables: dict) -> dict:
     site = variables.get("mesh_site", "")
     if not _text(MAX_SITE)(site):
         raise ValueError(f"mesh_site: {site!r} is not one line of up to {MAX_SITE} characters")
+    eligible = variables.get("mesh_server_eligible", True)
+    if not isinstance(eligible, bool):
+        raise ValueError(f"mesh_server_eligible: {eligible!r} is neither true nor false")
     return {
         "name": str(name),
         "endpoints": sorted(endpoints, key=lambda endpoint: (endpoint["zone"], endpoint["address"])),
         "zones": sorted({str(zone) for zone in zones}),
         "site": str(site),
+        "server_eligible": eligible,
     }
 
 

@@ -14,14 +14,21 @@ description:
     installs the result in one step, readable by root alone. So the node's own secrets never leave it.
   - Before that the configuration is checked against what cjdns can read, which is less than JSON, and by C(cjdroute --cleanconf).
   - A configuration that was not written by this module is kept as a backup.
+  - The check finds what cjdns cannot read. What it can read may still keep it from running, such as a user that does not exist.
+    So the file that the new one replaces is kept, and O(state=rolled_back) puts it back.
   - It starts and restarts nothing.
 options:
+  state:
+    description:
+      - With V(rolled_back) the file that the last change replaced is put back, if it was kept. The other options say where it is.
+    type: str
+    choices: [present, rolled_back]
+    default: present
   config:
     description:
-      - The configuration as JSON text, without the node's own secrets.
+      - The configuration as JSON text, without the node's own secrets. Required with O(state=present).
       - Numbers are whole, 1 and 0 stand for true and false, texts are printable ASCII without C(") and C(\).
     type: str
-    required: true
   peers:
     description: Peers that the node is to dial. Each goes to the UDP interface of its address family.
     type: list
@@ -62,6 +69,14 @@ options:
     description: The cjdroute program that checks the configuration.
     type: path
     default: /usr/local/bin/cjdroute
+  previous_path:
+    description: Where the replaced file is kept, for root alone.
+    type: path
+    default: /etc/cjdns/cjdroute.conf.previous
+  started_path:
+    description: Copy of the configuration that the running daemon has. A file that it was never given does not replace one that is kept.
+    type: path
+    default: /run/cjdns/started.conf
 attributes:
   check_mode:
     support: full
@@ -85,6 +100,10 @@ EXAMPLES = r"""
 
 - name: Bring the running cjdns to it
   vdloo.mesh.cjdns_live:
+
+- name: Put the configuration back with which cjdns did run
+  vdloo.mesh.cjdns_config:
+    state: rolled_back
 """
 
 RETURN = r"""
@@ -92,7 +111,7 @@ not_dialled:
   description: Names of the peers that were left out, because no password is known for them.
   type: list
   elements: str
-  returned: always
+  returned: with O(state=present)
 restart:
   description:
     - Whether more than peers and passwords is new, so that a running cjdns has to be restarted. Where not, M(vdloo.mesh.cjdns_live) is enough.
@@ -106,11 +125,10 @@ backup_file:
 
 import json
 import os
-import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vdloo.mesh.plugins.module_utils import files
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, identity, live
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, identity, live, merge, running
 
 # Stands in for what is not known before the first run, in check mode.
 UNKNOWN = "unknown"
@@ -146,19 +164,10 @@ def parse(module: AnsibleModule, present: dict | None) -> tuple[dict, list[str]]
         module.fail_json(msg=f"config is not JSON: {error}")
     if not isinstance(config, dict):
         module.fail_json(msg="config is not a JSON object")
-    for key in ("privateKey", "publicKey", "ipv6"):
-        if key in config:
-            module.fail_json(
-                msg=f"cjdns_config must not set {key}: the node has an identity of its own, in {module.params['identity_directory']}"
-            )
-    problems = conf.check_peers(module.params["peers"])
-    if not problems:
-        peers, unknown = conf.recall_passwords(module.params["peers"], present or {})
-        try:
-            return conf.place_peers(config, peers), unknown
-        except conf.ConfError as error:
-            problems = [str(error)]
-    fail(module, problems)
+    try:
+        return merge.wished(config, module.params["peers"], present or {})
+    except conf.ConfError as error:
+        fail(module, str(error).splitlines())
 
 
 def fail(module: AnsibleModule, problems: list[str]) -> None:
@@ -166,13 +175,17 @@ def fail(module: AnsibleModule, problems: list[str]) -> None:
     module.fail_json(msg="The configuration of cjdns cannot be used:\n" + "\n".join(f"- {problem}" for problem in problems))
 
 
-def validate(module: AnsibleModule, text: str, secrets: set[str]) -> None:
+def validate(module: AnsibleModule, config: dict, secrets: set[str]) -> None:
     """Let the daemon's own parser read the configuration."""
     cjdroute = module.params["cjdroute"]
     if not os.access(cjdroute, os.X_OK):
         if module.check_mode:
             return
         module.fail_json(msg=f"{cjdroute} is not there to check the configuration: install cjdns first, or set cjdroute to its path")
+    text = conf.dump(config)
+    if len(text) >= conf.CLEANCONF_LIMIT:
+        # Of its peers and passwords all is known that the parser could say.
+        text = conf.dump(conf.alone(config))
     if len(text) >= conf.CLEANCONF_LIMIT:
         return
     rc, out, err = module.run_command([cjdroute, "--cleanconf"], data=text, binary_data=True)
@@ -181,21 +194,27 @@ def validate(module: AnsibleModule, text: str, secrets: set[str]) -> None:
         module.fail_json(msg=f"{cjdroute} cannot read the configuration, so the present one stays. It says: {reason}")
 
 
-def parse_present(text: str | None) -> tuple[dict | None, bool]:
-    """Read the present file, as strict or as lax as it was written; tell whether this module wrote it.
+def keep(params: dict, text: str) -> None:
+    """Keep the file that is about to be replaced, unless one is kept and the running daemon was never given this one."""
+    started = running.load(params["started_path"]).text
+    if started in (None, text) or not os.path.exists(params["previous_path"]):
+        files.write(params["previous_path"], text.encode(), 0o600)
 
-    The configuration is None when the file cannot be read as one.
-    """
-    if text is None:
-        return {}, True
+
+def roll_back(module: AnsibleModule) -> dict:
+    """Put the kept file back; returns the result of the module."""
+    path, previous_path = module.params["path"], module.params["previous_path"]
     try:
-        # Old files have comments, and commas before a closing bracket.
-        config = json.loads(re.sub(r",(\s*[}\]])", r"\1", conf.strip_comments(text)))
-    except ValueError:
-        return None, False
-    if not isinstance(config, dict):
-        return None, False
-    return config, conf.dump(config) == text
+        previous, replaced = identity.read_text(previous_path), identity.read_text(path)
+    except identity.IdentityError as error:
+        module.fail_json(msg=str(error))
+    if previous is None:
+        return {"changed": False, "restart": False}
+    if not module.check_mode:
+        files.write(path, previous.encode(), 0o600)
+        os.unlink(previous_path)
+    before, after = merge.parse_present(replaced)[0], merge.parse_present(previous)[0]
+    return {"changed": True, "restart": True, "diff": show(path, None, before, after)}
 
 
 def describe(config: dict | None, known: set[str]) -> str:
@@ -205,10 +224,56 @@ def describe(config: dict | None, known: set[str]) -> str:
     return conf.dump(conf.masked(config, known)) if config else ""
 
 
+def show(path: str, mode: str | None, before: dict | None, after: dict | None) -> dict:
+    """The difference of two configurations, without their secrets."""
+    known = conf.secrets(before or {})
+    return {
+        "before_header": f"{path} (mode {mode})" if mode else path,
+        "after_header": f"{path} (mode 0600)",
+        "before": describe(before, known),
+        "after": describe(after, known),
+    }
+
+
+def install(module: AnsibleModule) -> dict:
+    """Write the configuration if it differs; returns the result of the module."""
+    path = module.params["path"]
+    present_text = identity.read_text(path)
+    present, ours = merge.parse_present(present_text)
+    wished, not_dialled = parse(module, present)
+    if not_dialled:
+        module.warn(f"no password is known yet for {', '.join(not_dialled)}, so these are not dialled: run again when they can be reached")
+    config, own_public_key = add_secrets(module, wished)
+    problems = conf.check(config, own_public_key)
+    if problems:
+        fail(module, problems)
+
+    text = conf.dump(config)
+    mode = f"{os.stat(path).st_mode & 0o7777:04o}" if present_text is not None else "none"
+    owned = present_text is None or os.stat(path).st_uid == os.geteuid()
+    changed = present_text != text or mode != "0600" or not owned
+    result = {"not_dialled": not_dialled, "restart": present is None or bool(live.restart_places(present, config))}
+    if changed:
+        if present_text != text:
+            validate(module, config, conf.secrets(config) | conf.secrets(present or {}))
+        if not module.check_mode:
+            if not ours:
+                result["backup_file"] = module.backup_local(path)
+                os.chmod(result["backup_file"], 0o600)
+                module.warn(
+                    f"{path} was not written by this role. Its key is kept, its peers and passwords are not: they are in {result['backup_file']}"
+                )
+            if present_text not in (None, text):
+                keep(module.params, present_text)
+            files.write(path, text.encode("ascii"), 0o600)
+    return dict(result, changed=changed, diff=show(path, mode, present, config))
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "config": {"type": "str", "required": True, "no_log": True},
+            "state": {"type": "str", "choices": ["present", "rolled_back"], "default": "present"},
+            "config": {"type": "str", "no_log": True},
             "peers": {
                 "type": "list",
                 "elements": "dict",
@@ -224,49 +289,14 @@ def main() -> None:
             "path": {"type": "path", "default": "/etc/cjdroute.conf"},
             "identity_directory": {"type": "path", "default": "/etc/cjdns"},
             "cjdroute": {"type": "path", "default": "/usr/local/bin/cjdroute"},
+            "previous_path": {"type": "path", "default": "/etc/cjdns/cjdroute.conf.previous"},
+            "started_path": {"type": "path", "default": "/run/cjdns/started.conf"},
         },
+        required_if=[("state", "present", ["config"])],
         supports_check_mode=True,
     )
-    path = module.params["path"]
-    present_text = identity.read_text(path)
-    present, ours = parse_present(present_text)
-    wished, not_dialled = parse(module, present)
-    if not_dialled:
-        module.warn(f"no password is known yet for {', '.join(not_dialled)}, so these are not dialled: run again when they can be reached")
-    config, own_public_key = add_secrets(module, wished)
-    problems = conf.check(config, own_public_key)
-    if problems:
-        fail(module, problems)
-
-    text = conf.dump(config)
-    secrets = conf.secrets(config)
-    known = conf.secrets(present or {})
-
-    mode = f"{os.stat(path).st_mode & 0o7777:04o}" if present_text is not None else None
-    owned = present_text is None or os.stat(path).st_uid == os.geteuid()
-    changed = present_text != text or mode != "0600" or not owned
-    result = {"not_dialled": not_dialled, "restart": present is None or bool(live.restart_places(present, config))}
-    if changed:
-        if present_text != text:
-            validate(module, text, secrets | known)
-        if not module.check_mode:
-            if not ours:
-                result["backup_file"] = module.backup_local(path)
-                os.chmod(result["backup_file"], 0o600)
-                module.warn(
-                    f"{path} was not written by this role. Its key is kept, its peers and passwords are not: they are in {result['backup_file']}"
-                )
-            files.write(path, text.encode("ascii"), 0o600)
-    module.exit_json(
-        changed=changed,
-        diff={
-            "before_header": f"{path} (mode {mode or 'none'})",
-            "after_header": f"{path} (mode 0600)",
-            "before": describe(present, known),
-            "after": describe(config, known),
-        },
-        **result,
-    )
+    result = roll_back(module) if module.params["state"] == "rolled_back" else install(module)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,10 @@ reason:
   type: str
   returned: always
   sample: admin.bind cannot be changed while cjdns runs
+running:
+  description: Whether the service runs, and has for some seconds. When it ended meanwhile, nothing was done.
+  type: bool
+  returned: always
 steps:
   description: What was done, or would be in check mode.
   type: list
@@ -82,47 +86,17 @@ steps:
 import json
 import os
 import time
-from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vdloo.mesh.plugins.module_utils import files
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import access, admin, conf, live, transport
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import access, admin, conf, live, running
 
 # A daemon that was just started is being told its own peers and users, one by one, and dies of one that it has already.
 SETTLE_S = 5.0
 
 
-class File(NamedTuple):
-    """A configuration file: its text, None when it cannot be read, and what it says, None when that is no configuration."""
-
-    text: str | None
-    config: dict | None
-
-
-class RestartNeeded(Exception):
-    """Only a restart brings the file into force; the message says why."""
-
-
-def load(path: str) -> File:
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError):
-        return File(None, None)
-    try:
-        config = json.loads(conf.strip_comments(text))
-    except ValueError:
-        return File(text, None)
-    return File(text, config if isinstance(config, dict) else None)
-
-
-def unfinished(started_path: str) -> str:
-    """Where the configuration is while the daemon is brought to it."""
-    return f"{started_path}.next"
-
-
-def age(module: AnsibleModule) -> float | None:
-    """How many seconds ago the service was started; None when it does not run."""
+def start_of(module: AnsibleModule) -> float | None:
+    """When the service was started, in seconds of the monotonic clock; None when it does not run."""
     systemctl, unit = module.get_bin_path("systemctl", required=True), module.params["unit"]
     rc, out, err = module.run_command([systemctl, "show", "--property", "ActiveState,ActiveEnterTimestampMonotonic", unit])
     if rc != 0:
@@ -130,45 +104,17 @@ def age(module: AnsibleModule) -> float | None:
     properties = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
     if properties.get("ActiveState") not in ("active", "reloading"):
         return None
-    return time.clock_gettime(time.CLOCK_MONOTONIC) - int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    return int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
 
 
-def check_comparable(params: dict, wished: File, started: File) -> None:
-    """Raise RestartNeeded when the way from the one configuration to the other needs a restart, or cannot be known."""
-    path, next_path = params["started_path"], unfinished(params["started_path"])
-    if started.text is None:
-        raise RestartNeeded(f"it is not known what the running cjdns was started with: {path} is not there, or cannot be read")
-    if os.path.lexists(next_path) and load(next_path).text != wished.text:
-        raise RestartNeeded(f"an earlier run was stopped while it brought cjdns to a configuration that is another by now ({next_path})")
-    if started.text == wished.text:
-        return
-    for config, name in ((started.config, path), (wished.config, params["config_path"])):
-        if config is None:
-            raise RestartNeeded(f"{name} is not JSON with comments, so that it cannot be told what has changed")
-    places = live.restart_places(started.config, wished.config)
-    if places:
-        raise RestartNeeded(f"{', '.join(places)} cannot be changed while cjdns runs")
-
-
-def interfaces(client: admin.Client) -> list[dict] | None:
-    """The interfaces of the daemon; None when it is too old to tell them."""
-    try:
-        return client.interfaces()
-    except admin.AdminError as error:
-        if error.reason.startswith(transport.NO_FUNCTION):
-            return None
-        raise
-
-
-def look(client: admin.Client, started: live.Parts, wished: live.Parts) -> tuple[list[live.Step], list[dict], list[str]]:
-    """The steps that the daemon needs, its links and its users; raises admin.AdminError, or RestartNeeded for a lack of interfaces."""
-    peers, users = client.peers(), client.users()
-    steps = live.plan(started, wished, peers, users)
-    told = interfaces(client) if any(step.call == "connect" for step in steps) else None
-    problem = live.interface_problem(steps, wished.rest, told) if told is not None else ""
-    if problem:
-        raise RestartNeeded(problem)
-    return steps, peers, users
+def settle(module: AnsibleModule) -> bool:
+    """Give a daemon that was just started its time; tell whether the service runs, and did not end meanwhile."""
+    start = start_of(module)
+    if start is None:
+        return False
+    left = SETTLE_S - (time.clock_gettime(time.CLOCK_MONOTONIC) - start)
+    time.sleep(max(0.0, left))
+    return left <= 0 or start_of(module) == start
 
 
 def describe(steps: list[live.Step], peers: list[dict], users: list[str]) -> dict:
@@ -204,35 +150,35 @@ def carry_out(client: admin.Client, step: live.Step) -> None:
 def change(client: admin.Client, steps: list[live.Step], result: dict, started_path: str, text: str | None) -> None:
     """Carry the steps out, and tell of each in the result; a text is what the daemon has afterwards."""
     if text is not None:
-        files.write(unfinished(started_path), text.encode(), 0o600)
+        files.write(running.unfinished(started_path), text.encode(), 0o600)
     for step in steps:
         carry_out(client, step)
         result.update(changed=True, steps=[*result["steps"], step.words])
     if text is not None:
-        os.rename(unfinished(started_path), started_path)
+        os.rename(running.unfinished(started_path), started_path)
 
 
 def bring(module: AnsibleModule, result: dict) -> None:
-    """Do everything, and tell of it in the result; raises RestartNeeded."""
+    """Do everything, and tell of it in the result; raises running.RestartNeeded."""
     params = module.params
     path, started_path = params["config_path"], params["started_path"]
-    wished, started = load(path), load(started_path)
+    wished, started = running.load(path), running.load(started_path)
     if wished.text is None:
         if module.check_mode:
-            raise RestartNeeded(f"{path} is not there yet")
+            raise running.RestartNeeded(f"{path} is not there yet")
         module.fail_json(msg=f"{path} is not there, or cannot be read: run vdloo.mesh.cjdns_config first", **result)
-    check_comparable(params, wished, started)
+    running.check_comparable(path, started_path, wished, started)
     if wished.config is None:
         module.warn(f"{path} is not JSON with comments, so it was not looked whether cjdns lacks a peer or a user")
         return
     secrets = conf.secrets(wished.config) | conf.secrets(started.config)
     try:
         client = access.client(params)
-        steps, *found = look(client, live.split(started.config), live.split(wished.config))
+        steps, *found = running.look(client, live.split(started.config), live.split(wished.config))
     except (admin.AdminError, conf.ConfError) as error:
         reason = conf.mask_text(str(error), secrets)
         if started.text != wished.text:
-            raise RestartNeeded(reason) from None
+            raise running.RestartNeeded(reason) from None
         # As far as is known it has what it is to have: no reason to end the links of a daemon that is slow to answer.
         module.warn(f"it could not be looked whether cjdns lacks a peer or a user: {reason}")
         return
@@ -243,9 +189,9 @@ def bring(module: AnsibleModule, result: dict) -> None:
     try:
         change(client, steps, result, started_path, wished.text if wished.text != started.text else None)
     except admin.AdminError as error:
-        raise RestartNeeded(conf.mask_text(str(error), secrets)) from None
+        raise running.RestartNeeded(conf.mask_text(str(error), secrets)) from None
     except OSError as error:
-        raise RestartNeeded(f"{started_path} cannot be written: {error}") from None
+        raise running.RestartNeeded(f"{started_path} cannot be written: {error}") from None
 
 
 def main() -> None:
@@ -253,13 +199,11 @@ def main() -> None:
         argument_spec=dict(access.ARGUMENTS, started_path={"type": "path", "default": "/run/cjdns/started.conf"}),
         supports_check_mode=True,
     )
-    result = {"changed": False, "restart": False, "reason": "", "steps": []}
-    running_s = age(module)
-    if running_s is not None:
-        time.sleep(max(0.0, SETTLE_S - running_s))
+    result = {"changed": False, "restart": False, "reason": "", "steps": [], "running": settle(module)}
+    if result["running"]:
         try:
             bring(module, result)
-        except RestartNeeded as needed:
+        except running.RestartNeeded as needed:
             result.update(restart=True, reason=str(needed), diff={"before": "", "after": f"restart: {needed}\n"})
     module.exit_json(**result)
 

@@ -148,6 +148,11 @@ release:
   type: dict
   returned: with O(method=release)
   sample: {file: consul_1.21.5_linux_amd64.zip, checksum: 2dfb63fc...}
+architecture:
+  description: The node's architecture by the vendor's name for it; empty when the vendor has none.
+  type: str
+  returned: success
+  sample: amd64
 package_manager:
   description: The package manager that can install Consul; empty when it is installed or another method was asked for.
   type: str
@@ -383,6 +388,7 @@ def main() -> None:
         install_needed=needed,
         release=release,
         bootstrapped=options["marker"],
+        architecture=node["release_architecture"],
         **{key: node[key] for key in ("binary", "package_manager", "user_exists", "unit", "agent")},
     )
 

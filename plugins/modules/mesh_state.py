@@ -92,37 +92,16 @@ registry:
   description: The registry that the node holds, node records by name.
   type: dict
   returned: always
-node:
-  description: How others reach this machine, for its record in the registry.
-  type: dict
-  returned: always
-  contains:
-    arch:
-      description: The machine's architecture, as C(uname -m) says it.
-      type: str
-    ssh_user:
-      description: The user that Ansible logged in as; empty when it did not come by SSH.
-      type: str
-    ssh_port:
-      description: The port that sshd took the connection on, behind any port forwarding; 0 when Ansible did not come by SSH or sudo hides it.
-      type: int
-    ssh_host_key:
-      description: The machine's public SSH host key, type and key; empty when it has none.
-      type: str
 """
 
 import base64
 import json
 import os
-import pwd
 import secrets as random_source
 import uuid
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vdloo.mesh.plugins.module_utils import files
-
-# Best first; one that every sshd of the last ten years has comes first.
-HOST_KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 
 
 class StateError(Exception):
@@ -197,26 +176,6 @@ def keep_secrets(path: str, given: dict | None, found: bool, seeds: list[str], c
     return wanted, True
 
 
-def describe_node() -> dict:
-    """Tell how others reach this machine: {arch, ssh_user, ssh_port, ssh_host_key}; what cannot be told is empty or 0."""
-    connection = os.environ.get("SSH_CONNECTION", "").split()
-    user = os.environ.get("SUDO_USER") or (pwd.getpwuid(os.getuid()).pw_name if connection else "")
-    host_key = ""
-    for kind in HOST_KEY_KINDS:
-        try:
-            with open(f"/etc/ssh/ssh_host_{kind}_key.pub", encoding="ascii") as file:
-                host_key = " ".join(file.readline().split()[:2])
-            break
-        except (OSError, UnicodeDecodeError):
-            continue
-    return {
-        "arch": os.uname().machine,
-        "ssh_user": user,
-        "ssh_port": int(connection[3]) if len(connection) == 4 and connection[3].isdecimal() else 0,
-        "ssh_host_key": host_key,
-    }
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -264,7 +223,7 @@ def main() -> None:
         if not module.check_mode:
             write_json(options["registry_file"], wanted, replace=True)
         registry = wanted
-    module.exit_json(changed=changed, secrets=held, registry=registry, node=describe_node(), diff=diff)
+    module.exit_json(changed=changed, secrets=held, registry=registry, diff=diff)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,11 @@ done:
   elements: str
   returned: always
   sample: ["created /dev/net/tun"]
+ip:
+  description: Path of the program ip of iproute2; empty when the node has none.
+  type: str
+  returned: always
+  sample: /usr/sbin/ip
 """
 
 import errno
@@ -130,7 +135,8 @@ def main() -> None:
         done = provide_tun(module.params["tun_device"], module.check_mode) + provide_ipv6(module.check_mode)
     except SupportError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(done), done=done, diff={"before": "", "after": "".join(f"{line}\n" for line in done)})
+    ip = module.get_bin_path("ip", opt_dirs=["/sbin", "/usr/sbin"]) or ""
+    module.exit_json(changed=bool(done), done=done, ip=ip, diff={"before": "", "after": "".join(f"{line}\n" for line in done)})
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ def test_defaults_and_argument_specs_say_the_same(role):
 def test_every_variable_has_the_prefix_of_its_role(role):
     for name in load(role, "defaults/main.yml"):
         assert name.startswith(f"{role}_"), name
-    for name in load(role, "vars/main.yml"):
-        assert name.startswith(f"__{role}_"), name
+    for path in (ROOT / "roles" / role / "vars").rglob("*.yml"):
+        for name in yaml.safe_load(path.read_text()) or {}:
+            assert name.startswith(f"__{role}_"), f"{path.relative_to(ROOT)}: {name}"
 
 
 @pytest.mark.parametrize("role", ROLES)

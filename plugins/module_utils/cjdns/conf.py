@@ -85,8 +85,8 @@ def check_peers(peers: list[dict], own_public_key: str | None = None) -> list[st
     return problems
 
 
-def _interfaces(config: dict) -> list[dict]:
-    """The UDP interfaces of a configuration; the daemon takes a list or a single one."""
+def udp_interfaces(config: dict) -> list[dict]:
+    """The UDP interfaces of a configuration of good shape; the daemon takes a list or a single one."""
     interfaces = config.get("interfaces", {}).get("UDPInterface", [])
     return [interfaces] if isinstance(interfaces, dict) else interfaces
 
@@ -101,8 +101,8 @@ def recall_passwords(peers: list[dict], present: dict) -> tuple[list[dict], list
 
     Returns the peers that have a password, and the names of those for which there is none.
     """
-    entries = [entry for interface in _interfaces(present) for entry in interface.get("connectTo", {}).values()]
-    known = {entry["publicKey"]: entry["password"] for entry in entries if "publicKey" in entry and "password" in entry}
+    entries = [entry for interface in udp_interfaces(present) for entry in interface.get("connectTo", {}).values()]
+    known = {entry["publicKey"]: entry["password"] for entry in entries if isinstance(entry.get("publicKey"), str) and "password" in entry}
     recalled = [{**peer, "password": peer.get("password") or known.get(peer["public_key"])} for peer in peers]
     return [peer for peer in recalled if peer["password"]], [peer["name"] for peer in recalled if not peer["password"]]
 
@@ -112,7 +112,7 @@ def place_peers(config: dict, peers: list[dict]) -> dict:
     placed = json.loads(json.dumps(config))
     for peer in sorted((peer for peer in peers if peer.get("password")), key=lambda peer: peer["address"]):
         family = split_endpoint(peer["address"])[0]
-        homes = [interface for interface in _interfaces(placed) if bind_family(interface) == family]
+        homes = [interface for interface in udp_interfaces(placed) if bind_family(interface) == family]
         if not homes:
             raise ConfError(
                 f"cjdns_peers, {peer['name']}: {peer['address']} is IPv{family}, but the configuration has no UDP interface for it: "
@@ -123,6 +123,14 @@ def place_peers(config: dict, peers: list[dict]) -> dict:
             entry["login"] = peer["login"]
         homes[0].setdefault("connectTo", {})[peer["address"]] = entry
     return placed
+
+
+def alone(config: dict) -> dict:
+    """Return the configuration without its peers and those who may dial it."""
+    left = json.loads(json.dumps(dict(config, authorizedPasswords=[])))
+    for interface in udp_interfaces(left):
+        interface["connectTo"] = {}
+    return left
 
 
 def connect_request_length(address: str, entry: dict) -> int:
@@ -213,7 +221,7 @@ def _check_passwords(config: dict) -> list[str]:
     return problems
 
 
-def _check_shape(config: dict) -> list[str]:
+def check_shape(config: dict) -> list[str]:
     """List the parts that are not of the kind that the other checks rely on."""
     expected = (
         ("interfaces", dict, config.get("interfaces", {})),
@@ -226,7 +234,7 @@ def _check_shape(config: dict) -> list[str]:
     for place, entry in enumerate(config.get("authorizedPasswords", [])):
         if not isinstance(entry, dict):
             problems.append(f"authorizedPasswords[{place}] is not a dict")
-    interfaces = _interfaces(config)
+    interfaces = udp_interfaces(config)
     if not isinstance(interfaces, list):
         return problems + ["interfaces.UDPInterface is not a list"]
     for place, interface in enumerate(interfaces):
@@ -246,7 +254,7 @@ def _check_shape(config: dict) -> list[str]:
 
 def check(config: dict, own_public_key: str | None = None) -> list[str]:
     """List everything that would keep the daemon from starting with this configuration; empty when it is good."""
-    problems = _check_dialect(config, "") + _check_shape(config)
+    problems = _check_dialect(config, "") + check_shape(config)
     if problems:
         return [f"cjdns_config, {problem}" for problem in problems]
     if not config.get("admin", {}).get("bind"):
@@ -254,7 +262,7 @@ def check(config: dict, own_public_key: str | None = None) -> list[str]:
     if len(config.get("admin", {}).get("password", "")) > ADMIN_PASSWORD_LIMIT:
         problems.append(f"admin.password has more than {ADMIN_PASSWORD_LIMIT} characters: many clients cannot use it, shorten it")
     problems += _check_passwords(config)
-    for place, interface in enumerate(_interfaces(config)):
+    for place, interface in enumerate(udp_interfaces(config)):
         problems += _check_connect_to(interface, f"interfaces.UDPInterface[{place}]", own_public_key)
     return problems
 

@@ -32,10 +32,10 @@ def format_peer(address: str, port: int) -> str:
 
 
 def other_peers(peers: list[str], own: str, port: int) -> list[str]:
-    """List the peers to join, sorted, without the node itself.
+    """List the peers to join, sorted, each once, without the node itself.
 
     Consul counts itself as a success and then stops trying, which leaves the node alone.
     """
     me = str(ipaddress.ip_address(own))
-    parsed = {parse_peer(peer) for peer in peers}
-    return sorted(format_peer(address, number or port) for address, number in parsed if address != me)
+    parsed = (parse_peer(peer) for peer in peers)
+    return sorted({format_peer(address, number or port) for address, number in parsed if address != me})

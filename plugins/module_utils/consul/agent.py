@@ -12,6 +12,8 @@ from .client import ClientError as AgentError
 
 # Serf's number for a member that answers.
 ALIVE = 1
+# A new leader knows of no server until it has looked at them for the first time.
+NOT_TOLD = "the leader does not tell who votes"
 
 
 class Agent:
@@ -61,6 +63,15 @@ class Agent:
             return False
         return status == 200
 
+    def leave(self, timeout: float) -> None:
+        """Ask the agent to leave the mesh. As a server it first gives up its vote; then it ends, maybe before it has answered."""
+        try:
+            status, _headers, body = self.client.request("PUT", "/v1/agent/leave", timeout=timeout)
+        except AgentError:
+            return
+        if status != 200:
+            raise AgentError(f"PUT /v1/agent/leave: {status} {body[:200].decode('utf-8', 'replace').strip()}")
+
 
 def find(uid: int, preferred: int) -> tuple[int, dict]:
     """Find the API of the agent of this user: its port, and what it says of itself (nothing if none answers).
@@ -88,12 +99,54 @@ def restart_risk(health: dict) -> str:
     One or two voters tolerate no loss at all: a restart then is a pause that nothing can avoid.
     """
     voters = [server for server in health.get("Servers") or [] if server.get("Voter")]
-    unhealthy = sorted(server.get("Name") or server.get("Address", "?") for server in voters if not server.get("Healthy"))
+    if not voters:
+        return NOT_TOLD
+    unhealthy = _unhealthy(voters)
     if unhealthy:
-        return "unhealthy: " + ", ".join(unhealthy)
+        return unhealthy
     if len(voters) > 2 and int(health.get("FailureTolerance") or 0) < 1:
         return f"the {len(voters)} voters tolerate no failure"
     return ""
+
+
+def _unhealthy(voters: list[dict]) -> str:
+    names = sorted(server.get("Name") or server.get("Address", "?") for server in voters if not server.get("Healthy"))
+    return "unhealthy: " + ", ".join(names) if names else ""
+
+
+def demotion_risk(health: dict, name: str, wanted: set[str]) -> str:
+    """Tell why the server `name` must keep its vote for now; empty when the others can do without.
+
+    All of `wanted`, the servers that the mesh is to have, must vote by then. Where nothing is wanted, the others must tolerate a loss, or as
+    much as before.
+    """
+    voters = [server for server in health.get("Servers") or [] if server.get("Voter")]
+    others = [server for server in voters if server.get("Name") != name]
+    if not voters:
+        return NOT_TOLD
+    if len(others) == len(voters):
+        return ""
+    if not others:
+        return "it is the only voter: its data would be lost"
+    missing = sorted(wanted - {name} - {server.get("Name") for server in others})
+    if missing:
+        return "no vote yet: " + ", ".join(missing)
+    unhealthy = _unhealthy(others)
+    if unhealthy:
+        return unhealthy
+    if not wanted and len(others) == 2:
+        return "the other 2 voters would tolerate no failure"
+    return ""
+
+
+def return_lack(health: dict, names: set[str]) -> str:
+    """Tell what is missing until all of `names` vote, are healthy, and the voters tolerate a loss, or as much as so few can."""
+    missing = sorted(names - voter_names(health))
+    return "no vote yet: " + ", ".join(missing) if missing else restart_risk(health)
+
+
+def healthy_voters(health: dict) -> set[str]:
+    return {server["Name"] for server in health.get("Servers") or [] if server.get("Voter") and server.get("Healthy")}
 
 
 def voter_names(health: dict) -> set[str]:

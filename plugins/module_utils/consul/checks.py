@@ -215,11 +215,6 @@ def _history(options: dict, node: dict) -> list[str]:
             f"consul_bind_address is {options['bind_address']} but the node is a member as {agent['address']}:"
             " run `consul leave` on it first, or stop the service if the old address is gone"
         )
-    if agent and agent["server"] and not options["server"]:
-        problems.append(
-            "consul_server is false but the node is a server now: run `consul leave` on it first,"
-            " once the other servers are healthy, or it stays a dead peer of theirs"
-        )
     if node["keyring"] == "other":
         problems.append(
             "consul_gossip_key is not the key that this node uses (it is kept in the data directory, which wins over the configuration):"

@@ -40,6 +40,70 @@ def test_more_voters_are_never_restarted_when_that_would_cost_the_quorum(alive):
         assert sum(alive) - 1 >= quorum
 
 
+def autopilot(well, ill=""):
+    """The health of a mesh with these voters, tolerance included."""
+    servers = [server(name) for name in well] + [server(name, healthy=False) for name in ill]
+    return {"FailureTolerance": max(len(well) - (len(servers) // 2 + 1), 0), "Servers": servers}
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=9), st.sets(st.integers(0, 10)))
+def test_a_server_gives_up_its_vote_only_when_the_others_have_a_quorum(alive, wanted):
+    well, ill = ("".join(str(i) for i, up in enumerate(alive) if up is state) for state in (True, False))
+    names = {str(number) for number in wanted}
+    if agent.demotion_risk(autopilot(well, ill), "0", names) == "":
+        others = alive[1:]
+        assert sum(others) > len(others) / 2
+        assert names - {"0"} <= {str(i) for i in range(1, len(alive))}
+
+
+@pytest.mark.parametrize("servers", [None, []])
+def test_a_new_leader_that_knows_of_no_server_yet_allows_nothing(servers):
+    health = {"Healthy": True, "FailureTolerance": 0, "Servers": servers}
+    assert agent.restart_risk(health) == agent.demotion_risk(health, "a", set()) == agent.NOT_TOLD
+
+
+def test_a_mesh_that_wants_fewer_voters_gets_them():
+    assert agent.demotion_risk(autopilot("abc"), "c", {"a"}) == ""
+    assert agent.demotion_risk(autopilot("ab"), "b", {"a"}) == ""
+    assert agent.demotion_risk(autopilot("abc"), "c", set()) == "the other 2 voters would tolerate no failure"
+    assert agent.demotion_risk(autopilot("abcd"), "d", set()) == ""
+
+
+def test_a_server_without_a_vote_may_go_at_any_time():
+    assert agent.demotion_risk(autopilot("a", ill="bc"), "d", {"x"}) == ""
+
+
+def test_an_ill_server_may_go_when_the_others_are_well():
+    assert agent.demotion_risk(autopilot("abc", ill="d"), "d", {"a", "b", "c"}) == ""
+
+
+def test_a_server_is_back_when_it_votes_and_the_mesh_tolerates_a_loss():
+    assert agent.return_lack(autopilot("abc"), {"c", "d", "e"}) == "no vote yet: d, e"
+    assert agent.return_lack(autopilot("abc", ill="d"), {"c"}) == "unhealthy: d"
+    assert agent.return_lack(autopilot("abc"), {"c"}) == ""
+    assert agent.healthy_voters(autopilot("ab", ill="c")) == {"a", "b"}
+
+
+def leaving(fake_agent, status):
+    usual = fake_agent.answer
+    fake_agent.answer = lambda method, path: (status, "refused") if (method, path) == ("PUT", "/v1/agent/leave") else usual(method, path)
+
+
+def test_an_agent_is_asked_to_leave(fake_agent):
+    leaving(fake_agent, 200)
+    agent.Agent(fake_agent.port).leave(1)
+
+
+def test_an_agent_that_refuses_to_leave_is_an_error(fake_agent):
+    leaving(fake_agent, 500)
+    with pytest.raises(agent.AgentError, match="agent/leave: 500 refused"):
+        agent.Agent(fake_agent.port).leave(1)
+
+
+def test_an_agent_that_ends_before_it_answers_has_left():
+    agent.Agent(1).leave(1)
+
+
 def test_the_agent_describes_itself(fake_agent):
     fake_agent.bootstrap_expect = 3
     assert agent.Agent(fake_agent.port).describe() == {

@@ -157,7 +157,6 @@ def test_the_secret_is_in_no_message():
         ({"marker": "old"}, {}, "this node belongs to the datacenter old"),
         ({}, {"agent": agent(node="web-0")}, "consul_node_name is web-1 but the node is a member as web-0: run `consul leave`"),
         ({}, {"agent": agent(address="fc00::9")}, "consul_bind_address is fc00::1 but the node is a member as fc00::9"),
-        ({"server": False}, {"agent": agent()}, "consul_server is false but the node is a server now: run `consul leave`"),
         ({}, {"keyring": "other"}, "consul_gossip_key is not the key that this node uses"),
     ],
 )

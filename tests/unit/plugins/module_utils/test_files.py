@@ -62,3 +62,25 @@ def test_a_staged_file_that_another_run_takes_away_meanwhile_is_no_leftover(tmp_
     monkeypatch.setattr(files.glob, "glob", find_and_lose)
     files.write(str(tmp_path / "secret"), b"new", 0o600)
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_a_lock_is_for_one_at_a_time_and_says_who_has_it(tmp_path):
+    path = str(tmp_path / "lock")
+    with files.locked(path, 0):
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match=f"process {os.getpid()} holds {path} for more than 0.2 s"), files.locked(path, 0.2):
+            pass
+        assert time.monotonic() - started >= 0.2
+    with files.locked(path, 0):
+        pass
+
+
+def test_a_lock_ends_with_a_process_that_was_killed(tmp_path):
+    path = str(tmp_path / "lock")
+    child = os.fork()
+    if child == 0:
+        with files.locked(path, 0):
+            os._exit(9)
+    os.waitpid(child, 0)
+    with files.locked(path, 0):
+        pass

@@ -48,6 +48,8 @@ def run(capsys, node, config=None, check=False, **options):
         "path": str(node / "cjdroute.conf"),
         "identity_directory": str(node / "cjdns"),
         "cjdroute": str(CJDROUTE),
+        "previous_path": str(node / "cjdns" / "previous"),
+        "started_path": str(node / "started.conf"),
         **options,
         "_ansible_check_mode": check,
     }
@@ -200,14 +202,19 @@ def test_what_the_daemon_cannot_read_is_not_installed_and_its_words_hold_no_secr
     assert not (node / "cjdroute.conf").exists()
 
 
-def test_a_configuration_too_long_for_the_check_of_old_daemons_is_still_installed(capsys, node):
+def test_of_a_configuration_too_long_for_the_check_of_old_daemons_the_rest_is_checked(capsys, node):
     program = node / "cjdroute"
-    program.write_text("#!/bin/sh\nexit 255\n")
+    # As those releases do with what does not fit.
+    program.write_text(f"#!/bin/sh\ntext=$(cat)\n[ ${{#text}} -lt {conf.CLEANCONF_LIMIT} ] && case $text in *nobody*) exit 255;; esac\n")
     program.chmod(0o755)
-    passwords = [{"user": f"user{number}", "password": f"password{number:030}"} for number in range(150)]
-    result = run(capsys, node, config={**CONFIG, "authorizedPasswords": passwords}, cjdroute=str(program))
-    assert result["changed"] is True
-    assert len((node / "cjdroute.conf").read_text()) > conf.CLEANCONF_LIMIT
+    long = {**CONFIG, "authorizedPasswords": [{"user": f"user{number}", "password": f"password{number:030}"} for number in range(150)]}
+    result = run(capsys, node, config=long, peers=[PEER], cjdroute=str(program))
+    assert result["changed"] is True, result
+    text = (node / "cjdroute.conf").read_text()
+    assert len(text) > conf.CLEANCONF_LIMIT
+    refused = run(capsys, node, config={**long, "security": [{"setuser": "nobody"}]}, cjdroute=str(program))
+    assert "cannot read the configuration" in refused["msg"]
+    assert (node / "cjdroute.conf").read_text() == text
 
 
 def test_a_peer_without_a_password_keeps_the_one_of_the_present_configuration(capsys, node):
@@ -225,3 +232,40 @@ def test_a_peer_for_which_no_password_is_known_is_left_out_and_named(capsys, nod
     result = run(capsys, node, peers=[{key: value for key, value in PEER.items() if key != "password"}])
     assert result["not_dialled"] == ["vps1"]
     assert installed(node)["interfaces"]["UDPInterface"][0]["connectTo"] == {}
+
+
+def roll_back(capsys, node, **options):
+    return run(capsys, node, state="rolled_back", **options)
+
+
+def test_a_configuration_with_which_cjdns_did_not_run_is_put_back(capsys, node):
+    run(capsys, node, peers=[PEER])
+    before = (node / "cjdroute.conf").read_bytes()
+    run(capsys, node, config={**CONFIG, "router": {"supernodes": [OTHER_PUBLIC]}})
+    assert (node / "cjdns" / "previous").stat().st_mode & 0o7777 == 0o600
+    foreseen = roll_back(capsys, node, check=True)
+    assert (foreseen["changed"], (node / "cjdroute.conf").read_bytes() == before) == (True, False)
+    result = roll_back(capsys, node)
+    assert (result["changed"], result["restart"]) == (True, True)
+    assert (node / "cjdroute.conf").read_bytes() == before
+    assert "supernodes" in result["diff"]["before"]
+    assert not any(secret in json.dumps(result) for secret in SECRETS)
+    assert roll_back(capsys, node)["changed"] is False, "there is nothing left to put back"
+
+
+def test_a_file_that_no_daemon_was_started_with_is_not_what_is_put_back(capsys, node):
+    run(capsys, node, peers=[PEER])
+    good = (node / "cjdroute.conf").read_bytes()
+    (node / "started.conf").write_bytes(good)
+    # A run that was killed before the restart, and one with another wish.
+    run(capsys, node, config={**CONFIG, "router": {"supernodes": [OTHER_PUBLIC]}})
+    run(capsys, node, config={**CONFIG, "router": {"supernodes": []}})
+    roll_back(capsys, node)
+    assert (node / "cjdroute.conf").read_bytes() == good
+
+
+def test_a_first_configuration_has_none_before_it(capsys, node):
+    run(capsys, node)
+    run(capsys, node)
+    assert roll_back(capsys, node)["changed"] is False
+    assert (node / "cjdroute.conf").exists()

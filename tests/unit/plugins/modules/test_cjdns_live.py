@@ -11,7 +11,7 @@ import time
 import cjdroutes
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, running
 from ansible_collections.vdloo.mesh.plugins.modules import cjdns_live
 
 SECRET = "a-secret-that-nobody-may-see"
@@ -522,3 +522,32 @@ def test_every_link_of_a_key_is_dropped_where_one_call_drops_one(run, offline, d
     offline.save()
     assert run(offline)["steps"] == ["disconnect vps"]
     assert daemon.functions().count("InterfaceController_disconnectPeer") == 2
+
+
+def test_a_daemon_that_ended_meanwhile_is_told_and_left_alone(run, offline, daemon, monkeypatch):
+    now = time.clock_gettime(time.CLOCK_MONOTONIC)
+    starts = iter([now - 1, now + 3])
+    monkeypatch.setattr(cjdns_live.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(
+        cjdns_live.AnsibleModule,
+        "run_command",
+        lambda _self, _command: (0, f"ActiveState=active\nActiveEnterTimestampMonotonic={int(next(starts) * 1e6)}\n", ""),
+    )
+    result = run(offline)
+    assert (result["running"], result["changed"], result["restart"], daemon.requests) == (False, False, False, [])
+
+
+def test_what_a_look_says_is_pending_is_what_the_module_does(run, hosts):
+    one, _two, three, _four = hosts
+
+    def pending():
+        return running.pending(str(one.node.path), str(one.started))
+
+    assert pending() == []
+    one.node.admin("InterfaceController_disconnectPeer", pubkey=three.node.key)
+    one.wished["authorizedPasswords"] = []
+    one.save()
+    foreseen = pending()
+    assert foreseen == [f"cjdns is yet to {step}" for step in run(one)["steps"]]
+    assert len(foreseen) > 2
+    assert pending() == []

@@ -63,7 +63,7 @@ def test_a_fresh_node_needs_the_vendors_archive(capsys, node):
     result = run(capsys, node)
     assert result["install_needed"]
     assert result["release"]["checksum"] == "a" * 64
-    assert result["release"]["file"].startswith("consul_1.21.5_linux_")
+    assert result["release"]["file"] == f"consul_1.21.5_linux_{result['architecture']}.zip"
     assert (result["agent"], result["bootstrapped"], result["unit"]["known"]) == ({}, "", False)
 
 

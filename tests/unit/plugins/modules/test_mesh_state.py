@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 import stat
 import threading
 
@@ -84,21 +82,3 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
         mesh_state.write_json(str(target), {"a": object()}, replace=True)
     assert target.read_text() == "{}"
     assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_node_tells_how_ansible_came_in(monkeypatch):
-    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.7 50000 192.0.2.1 2222")
-    monkeypatch.delenv("SUDO_USER", raising=False)
-    told = mesh_state.describe_node()
-    assert (told["ssh_user"], told["ssh_port"]) == (pwd.getpwuid(os.getuid()).pw_name, 2222)
-    monkeypatch.setenv("SUDO_USER", "admin")
-    monkeypatch.delenv("SSH_CONNECTION")
-    told = mesh_state.describe_node()
-    assert (told["ssh_user"], told["ssh_port"]) == ("admin", 0)
-
-
-def test_a_run_on_the_node_itself_tells_no_way_in(monkeypatch):
-    for name in ("SSH_CONNECTION", "SUDO_USER"):
-        monkeypatch.delenv(name, raising=False)
-    told = mesh_state.describe_node()
-    assert (told["arch"], told["ssh_user"], told["ssh_port"]) == (os.uname().machine, "", 0)

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.vdloo.mesh.plugins.modules import overlay_support
 
 
@@ -69,3 +71,13 @@ def test_ipv6_is_allowed_where_it_is_off(tmp_path, monkeypatch):
     assert (tmp_path / "IPV6_DEFAULT").read_text() == "1\n"
     assert overlay_support.provide_ipv6(check_mode=False) == ["allowed IPv6 on new interfaces"]
     assert overlay_support.provide_ipv6(check_mode=False) == []
+
+
+@pytest.mark.parametrize(("found", "told"), [("/sbin/ip", "/sbin/ip"), (None, "")])
+def test_the_module_tells_whether_the_node_has_ip(capsys, monkeypatch, found, told):
+    monkeypatch.setattr(overlay_support, "provide_tun", lambda *_arguments: [])
+    monkeypatch.setattr(overlay_support, "provide_ipv6", lambda check_mode: [])
+    monkeypatch.setattr(overlay_support.AnsibleModule, "get_bin_path", lambda _self, name, **_options: found)
+    with patch_module_args({}), pytest.raises(SystemExit):
+        overlay_support.main()
+    assert json.loads(capsys.readouterr().out)["ip"] == told

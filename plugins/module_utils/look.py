@@ -1,0 +1,270 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a node tells of itself, for a plan to be made of: read-only, and bounded in time whatever state the daemons are in.
+
+Each function returns one part of the answer of the module node_info. A part of which something could not be read says so under
+"problem", in words for an operator; nothing here raises for what the node is like.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import sys
+import threading
+import time
+import typing
+
+from ansible_collections.vdloo.mesh.plugins.module_utils import manifest, registry, resolver
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import identity, public, running
+from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
+
+CONFIG = "/etc/cjdroute.conf"
+IDENTITY = "/etc/cjdns/identity.json"
+LINK_SECRET = "/etc/cjdns/link-secret"  # noqa: S105 (a path)
+STARTED = "/run/cjdns/started.conf"
+SECRETS = "/etc/vdloo-mesh/secrets.json"
+REGISTRY = "/var/lib/vdloo-mesh/registry.json"
+BOOTSTRAPPED = "/var/lib/vdloo-mesh/consul-bootstrapped"
+KV_PREFIX = "vdloo-mesh/v1/"
+# Best first; one that every sshd of the last ten years has comes first.
+HOST_KEY_KINDS = ("ed25519", "ecdsa", "rsa")
+PACKAGE_MANAGERS = ("apt-get", "dnf", "yum", "pacman", "apk", "zypper")
+# Enough to tell two records apart.
+DIGEST_CHARS = 16
+
+# What a part looks like of which nothing is known.
+NOTHING: dict[str, dict[str, typing.Any]] = {
+    "system": {
+        "os": {"id": "", "like": [], "version": ""},
+        "kernel": "",
+        "init": "",
+        "package_manager": "",
+        "python": {"path": "", "version": ""},
+        "tun": False,
+        "ipv6": False,
+        "iproute": False,
+        "arch": "",
+        "ssh_user": "",
+        "ssh_port": 0,
+        "ssh_host_key": "",
+        "problem": "",
+    },
+    "mesh": {"generation": "", "seeds": [], "registry": {}, "problem": ""},
+    "cjdns": {"public_key": "", "address": "", "config": {}, "derived": {}, "pending": [], "problem": ""},
+    "consul": {
+        "bootstrapped": "",
+        "leader": "",
+        "members": [],
+        "raft": [],
+        "servers": {},
+        "tolerance": 0,
+        "registry": {},
+        "converged": {},
+        "problem": "",
+    },
+    "resolver": {"settings": {}, "handed_over": False, "manager": "", "problem": ""},
+    "manifests": {},
+}
+
+
+def look(timeout: float) -> dict[str, typing.Any]:
+    """Look at everything at the same time; a part that hangs is given up after `timeout` seconds."""
+    parts: dict[str, typing.Callable[[], dict]] = {
+        "system": system,
+        "mesh": mesh,
+        "cjdns": cjdns,
+        "consul": lambda: consul(timeout / 3),
+        "resolver": host_resolver,
+        "manifests": manifest.observe,
+    }
+    answers: dict[str, typing.Any] = {}
+
+    def work(name: str) -> None:
+        answers[name] = parts[name]()
+
+    # Daemon threads: one that hangs must not keep the program from ending.
+    threads = {name: threading.Thread(target=work, args=(name,), daemon=True) for name in parts}
+    deadline = time.monotonic() + timeout
+    for thread in threads.values():
+        thread.start()
+    for thread in threads.values():
+        thread.join(max(0.0, deadline - time.monotonic()))
+    in_time = dict(answers)
+    late = {"problem": f"no answer within {timeout:g} s"}
+    return {name: in_time[name] if name in in_time else {**NOTHING[name], **(late if NOTHING[name] else {})} for name in parts}
+
+
+def system() -> dict[str, typing.Any]:
+    """The machine: OS, architecture, init system, and whether its kernel can carry an overlay."""
+    release = dict(re.findall(r'^([A-Z_]+)="?([^"\n]*)', read_text("/etc/os-release") or "", re.MULTILINE))
+    return {
+        "os": {"id": release.get("ID", ""), "like": release.get("ID_LIKE", "").split(), "version": release.get("VERSION_ID", "")},
+        "kernel": os.uname().release,
+        "init": (read_text("/proc/1/comm") or "").strip(),
+        "package_manager": next((name for name in PACKAGE_MANAGERS if which(name)), ""),
+        "python": {"path": sys.executable, "version": ".".join(map(str, sys.version_info[:3]))},
+        "tun": os.path.exists("/dev/net/tun"),
+        "ipv6": all((read_text(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6") or "").strip() == "0" for name in ("default", "lo")),
+        "iproute": which("ip"),
+        "problem": "",
+        **access(),
+    }
+
+
+def access() -> dict[str, typing.Any]:
+    """How others reach this machine: {arch, ssh_user, ssh_port, ssh_host_key}; what cannot be told is empty or 0."""
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    user = os.environ.get("SUDO_USER") or (pwd.getpwuid(os.getuid()).pw_name if connection else "")
+    host_keys = (read_text(f"/etc/ssh/ssh_host_{kind}_key.pub") for kind in HOST_KEY_KINDS)
+    return {
+        "arch": os.uname().machine,
+        "ssh_user": user,
+        "ssh_port": int(connection[3]) if len(connection) == 4 and connection[3].isdecimal() else 0,
+        "ssh_host_key": next((" ".join(key.split("\n")[0].split()[:2]) for key in host_keys if key), ""),
+    }
+
+
+def mesh() -> dict[str, typing.Any]:
+    """What the node knows of its mesh: the generation of its secrets (empty without any), and the registry."""
+    problems = []
+    secrets, registry_kept = {}, {}
+    try:
+        secrets = read_object(SECRETS)
+    except ValueError as error:
+        problems.append(str(error))
+    try:
+        registry_kept = read_object(REGISTRY)
+    except ValueError as error:
+        problems.append(str(error))
+    generation = secrets.get("generation", "")
+    return {
+        "generation": generation if isinstance(generation, str) else "",
+        "seeds": [str(name) for name in secrets.get("seeds") or []],
+        "registry": registry_kept,
+        "problem": "; ".join(problems),
+    }
+
+
+def cjdns() -> dict[str, typing.Any]:
+    """The node's identity, its configuration without the secrets, and what the running daemon lacks of it."""
+    try:
+        own = identity.read_file(IDENTITY)
+    except (identity.IdentityError, OSError) as error:
+        return {**NOTHING["cjdns"], "problem": str(error)}
+    if own is None:
+        return NOTHING["cjdns"]
+    secret = (read_text(LINK_SECRET) or "").strip()
+    known = [record.get("public_key") for record in mesh()["registry"].values() if isinstance(record, dict)]
+    return {
+        **NOTHING["cjdns"],
+        "public_key": own.public_key,
+        "address": own.address,
+        "config": public.describe(CONFIG),
+        "derived": public.derived(secret, [key for key in known if isinstance(key, str)]) if secret else {},
+        "pending": running.pending(CONFIG, STARTED),
+    }
+
+
+def consul(timeout: float) -> dict[str, typing.Any]:
+    """What the agent on this node says: of itself, of the others, of the servers' health, and of the registry's copy in the store."""
+    found = {**NOTHING["consul"], "bootstrapped": (read_text(BOOTSTRAPPED) or "").strip()}
+    port = (manifest.load("consul") or {}).get("facts", {}).get("http_port", client.DEFAULT_PORT)
+    agent = client.Client(f"http://127.0.0.1:{port}", timeout=timeout)
+    try:
+        found["members"] = [
+            {
+                "name": str(member.get("Name")),
+                "address": str(member.get("Addr")),
+                "alive": member.get("Status") == 1,
+                "server": (member.get("Tags") or {}).get("role") == "consul",
+            }
+            for member in agent.members()
+        ]
+        found["leader"] = agent.leader()
+        # Also without a leader a server knows who votes.
+        found["raft"] = raft(agent)
+        if found["leader"]:
+            found.update(health(agent), **store(agent))
+    except (client.ClientError, AttributeError, KeyError, TypeError) as error:
+        found["problem"] = str(error)
+    finally:
+        agent.close()
+    return found
+
+
+def raft(agent: client.Client) -> list[dict]:
+    """The raft peers; empty where nobody knows them."""
+    try:
+        peers = agent.get("/v1/operator/raft/configuration", {"stale": ""}).value["Servers"]
+    except client.ClientError:
+        return []
+    return [{"name": peer["Node"], "address": peer["Address"], "voter": peer["Voter"], "leader": peer["Leader"]} for peer in peers]
+
+
+def health(agent: client.Client) -> dict[str, typing.Any]:
+    """Which servers are healthy, and how many voters may be lost."""
+    # 429 is autopilot's way to say "unhealthy".
+    told = agent.get("/v1/operator/autopilot/health", accept=(200, 429)).value
+    return {
+        "servers": {
+            server["Name"]: {"healthy": bool(server.get("Healthy")), "since": str(server.get("StableSince") or "")}
+            for server in told.get("Servers") or []
+        },
+        "tolerance": int(told.get("FailureTolerance") or 0),
+    }
+
+
+def store(agent: client.Client) -> dict[str, dict]:
+    """Digests of the records in the key/value store by name, and when each node was last converged."""
+    digests, converged = {}, {}
+    for key, text in agent.kv(KV_PREFIX).items():
+        folder, _slash, name = key[len(KV_PREFIX) :].partition("/")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if folder == "registry":
+            digests[name] = registry.digest(value)[:DIGEST_CHARS]
+        elif folder == "converged" and isinstance(value, dict):
+            converged[name] = str(value.get("at"))
+    return {"registry": digests, "converged": converged}
+
+
+def host_resolver() -> dict[str, typing.Any]:
+    """Whether the host asks dnsmasq, and the settings under which it was handed over."""
+    try:
+        host = resolver.Resolver()
+        return {"settings": host.stored(), "handed_over": host.handed_over(), "manager": host.detect(), "problem": ""}
+    except (resolver.ResolverError, OSError) as error:
+        return {**NOTHING["resolver"], "problem": str(error)}
+
+
+def read_text(path: str) -> str | None:
+    """Read a file; None when there is none or it is not for these eyes."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def read_object(path: str) -> dict[str, typing.Any]:
+    """Read a file that holds a JSON object; empty when there is none. Raises ValueError with what to do for anything else."""
+    text = read_text(path)
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} does not hold a JSON object: restore it from another node of the mesh, it was left as it is")
+    return value
+
+
+def which(name: str) -> bool:
+    folders = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+    return any(os.access(f"{folder}/{name}", os.X_OK) for folder in folders)

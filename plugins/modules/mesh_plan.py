@@ -1,0 +1,119 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: mesh_plan
+short_description: Plan what a run has to do on which node
+version_added: "1.0.0"
+description:
+  - Compares what M(vdloo.mesh.node_info) found on the nodes with what the inventory asks for, and says which roles have something to
+    do on which node, and why. It works on the controller and makes no remote call.
+  - It merges the registries, chooses the Consul servers and the links of the overlay, and renders what the roles manage.
+  - Two meshes in one inventory, or two nodes with one key, are an error.
+  - Use it with C(run_once).
+options:
+  look:
+    description: Name of the variable under which M(vdloo.mesh.node_info) was registered on each host.
+    type: str
+    required: true
+  final:
+    description:
+      - Plan the whole also if there are new nodes, which have no keys yet. Without it, such a plan ends with what these need first.
+      - In check mode it is on.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: The module only plans.
+  diff_mode:
+    support: none
+    description: Nothing is changed.
+author:
+  - vdloo.mesh contributors (@vdloo)
+"""
+
+EXAMPLES = r"""
+- name: Look at each node
+  vdloo.mesh.node_info:
+  register: look
+
+- name: Plan
+  vdloo.mesh.mesh_plan:
+    look: look
+  run_once: true
+  register: plan
+
+- name: Show the plan
+  ansible.builtin.debug:
+    var: plan.lines
+"""
+
+RETURN = r"""
+lines:
+  description: The plan in words, a line for each thing that is not as it should be. Empty when there is nothing to do.
+  type: list
+  elements: str
+  returned: success
+  sample: ["vps1: h2o: /etc/h2o/mesh.conf differs"]
+registry:
+  description: The registry as it should be on every node, node records by name.
+  type: dict
+  returned: success
+servers:
+  description: Names of the nodes that are to be Consul servers.
+  type: list
+  elements: str
+  returned: success
+seeds:
+  description: Names of the nodes that start the Consul of a new mesh together.
+  type: list
+  elements: str
+  returned: success
+new:
+  description: Names of the nodes that have no keys or no secrets of the mesh yet.
+  type: list
+  elements: str
+  returned: success
+prepare:
+  description: Names of the nodes on which the role C(node) has something to do, with one that can hand out the secrets.
+  type: list
+  elements: str
+  returned: success
+tellers:
+  description: Names of the nodes that have to tell the passwords of links that may change.
+  type: list
+  elements: str
+  returned: success
+drifting:
+  description: Pairs of a node and a role (or C(registry)) for which there is something to do.
+  type: list
+  elements: list
+  returned: success
+publish:
+  description: Whether the copy of the registry in Consul's key/value store is out of date.
+  type: bool
+  returned: success
+hosts:
+  description: For each host its C(drift) (reasons by role), and what its roles are given.
+  type: dict
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"look": {"type": "str", "required": True}, "final": {"type": "bool", "default": False}},
+        supports_check_mode=True,
+    )
+    module.fail_json(msg="vdloo.mesh.mesh_plan works on the controller only: its action plugin is missing")
+
+
+if __name__ == "__main__":
+    main()

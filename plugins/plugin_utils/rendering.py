@@ -1,0 +1,163 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The variables of a host as a role would see them, on the controller and without running the role."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.release import __version__ as ansible_version
+from ansible.template import Templar
+from ansible.utils.vars import combine_vars, load_extra_vars
+
+COLLECTION = Path(__file__).resolve().parents[2]
+ROLES = COLLECTION / "roles"
+WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What does not follow from the variables alone, or from variables that cannot be told from the text.
+NOT_PURE = {
+    "lookup",
+    "query",
+    "q",
+    "hostvars",
+    "vars",
+    "varnames",
+    "now",
+    "random",
+    "random_mac",
+    "shuffle",
+    "password_hash",
+    "ansible_date_time",
+}
+# But for the files of a role, which are part of what the inputs are computed from.
+OWN_FILES = re.compile(r"lookup\('ansible\.builtin\.(?:template|file)', (?:role_path|'[\w.-]+')")
+
+
+class Roles:
+    """The defaults and variables of the roles of this collection, each read once."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+        self.extra = load_extra_vars(loader)
+        self._known: dict[str, tuple[dict, dict]] = {}
+
+    def variables(self, role: str) -> tuple[dict, dict]:
+        """The defaults and the variables of a role."""
+        if role not in self._known:
+            self._known[role] = (self._read(role, "defaults"), self._read(role, "vars"))
+        return self._known[role]
+
+    def _read(self, role: str, kind: str) -> dict:
+        main = ROLES / role / kind / "main.yml"
+        files = [main] if main.is_file() else sorted((ROLES / role / kind / "main").glob("*.yml"))
+        found: dict = {}
+        for path in files:
+            found = combine_vars(found, self.loader.load_from_file(str(path), trusted_as_template=True) or {}, merge=False)
+        return found
+
+
+class Host:
+    """One host, its variables not yet templated; see also HostVars.raw_get()."""
+
+    def __init__(self, roles: Roles, raw: dict, leave_out: Iterable[str] = ()) -> None:
+        """What is left out is not copied for each template, as everything else is."""
+        self.roles = roles
+        self.raw = {key: value for key, value in raw.items() if key not in leave_out}
+
+    def value(self, name: str, default: typing.Any = None) -> typing.Any:
+        """One variable of the inventory, templated and plain."""
+        if name not in self.raw:
+            return default
+        return plain(Templar(self.roles.loader, self.raw).template(self.raw[name]))
+
+    def role_value(self, role: str, name: str, given: dict) -> typing.Any:
+        """One variable as a task of the role sees it. `given` holds what the play hands to the role, and overrides its own variables."""
+        seen = self._seen(role, given)
+        path = str(ROLES / role)
+        seen.update(role_path=path, ansible_search_path=[path])
+        return plain(Templar(self.roles.loader, seen).template(seen[name]))
+
+    def inputs(self, role: str, names: Iterable[str], given: dict) -> str | None:
+        """A digest of all that the values of these variables can depend on; None when that cannot be told.
+
+        Every word in a text with a template that is the name of a variable counts as one that is read, and so do those in the role's
+        templates. That may be more than is read, and is never less, but for what NOT_PURE names.
+        """
+        seen = self._seen(role, given)
+        own = {**dict.fromkeys(self.roles.variables(role)[0], True), **dict.fromkeys(self.roles.variables(role)[1], True)}
+        read: dict[str, typing.Any] = {}
+        waiting = {*names, *(_words_of_templates(role) & set(seen))}
+        while waiting:
+            name = waiting.pop()
+            read[name] = plain(seen[name])
+            for text in _texts(read[name]):
+                words = _words(text)
+                if words & NOT_PURE and not (name in own and _reads_own_files_only(text)):
+                    return None
+                waiting |= (words & set(seen)) - set(read)
+        try:
+            text = json.dumps([ansible_version, _code(), role, read], sort_keys=True)
+        except TypeError:
+            # A vaulted value, or another that is not plain.
+            return None
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _seen(self, role: str, given: dict) -> dict:
+        defaults, variables = self.roles.variables(role)
+        return {**defaults, **self.raw, **variables, **given, **self.roles.extra}
+
+
+def plain(value: typing.Any) -> typing.Any:
+    """Copy a value without Ansible's lazy and tagged types, which compare and serialise in ways of their own."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, str):
+        return str(value)
+    return value
+
+
+def _texts(value: typing.Any) -> Iterator[str]:
+    """All texts with a template in a value."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str) and ("{{" in value or "{%" in value):
+        yield value
+
+
+@functools.cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(WORD.findall(text))
+
+
+@functools.cache
+def _reads_own_files_only(text: str) -> bool:
+    rest = OWN_FILES.sub("", text)
+    return not _words(rest) & NOT_PURE
+
+
+@functools.cache
+def _words_of_templates(role: str) -> frozenset[str]:
+    return frozenset().union(*(_words(path.read_text()) for path in sorted((ROLES / role / "templates").glob("*"))))
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the roles and plugins of this collection."""
+    digest = hashlib.sha256()
+    for folder in ("plugins", "roles"):
+        for path in sorted((COLLECTION / folder).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.relative_to(COLLECTION).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
