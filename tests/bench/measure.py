@@ -16,21 +16,29 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def run(command: list[str], environment: dict[str, str], folder: Path) -> dict[str, float]:
+def run(command: list[str], environment: dict[str, str], folder: Path, output: Path | None = None) -> dict[str, float]:
     """Run a program to its end; return its wall time and CPU time in seconds and its peak memory in MiB.
 
-    Raises RuntimeError with the program's output when it fails, or says anything on standard error: a warning is work that the others
-    do not do.
+    `output` is a file for what it prints, which is thrown away otherwise. Raises RuntimeError with all that the program said when it fails, or
+    says anything on standard error: a warning is work that the others do not do.
     """
-    with (folder / "stderr").open("w+") as stderr:
+    with (folder / "stderr").open("w+") as stderr, (output or Path(os.devnull)).open("w") as stdout:
         start = time.perf_counter()
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
-        _pid, status, usage = os.wait4(process.pid, 0)
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+        try:
+            _pid, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            # Ended by a signal: the program must not go on alone.
+            process.terminate()
+            process.wait()
+            raise
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         stderr.seek(0)
         said = stderr.read()
     if process.returncode != 0 or said:
+        # Its last lines say how it ended.
+        said += "".join(output.read_text().splitlines(keepends=True)[-60:]) if output else ""
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode} and said:\n{said}")
     return {
         "seconds": round(seconds, 3),
