@@ -15,11 +15,21 @@ from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import memory, plan, rendering
 
 # The host variables that describe a node; the rest of a host's variables stays untemplated.
-READ = ("ansible_port", "ansible_user", "mesh_endpoints", "mesh_server_eligible", "mesh_site", "mesh_zones")
+READ = (
+    "ansible_connection",
+    "ansible_host",
+    "ansible_port",
+    "ansible_user",
+    "mesh_endpoints",
+    "mesh_server_eligible",
+    "mesh_site",
+    "mesh_zones",
+)
 # What is large, and is no part of any template.
 LEFT_OUT = ("mesh_look", "mesh_plan", "mesh_first_plan")
 # What of a role the plan compares besides its manifest.
 EXTRAS = {
+    "node": {"packages": "node_packages"},
     "cjdns": {"config": "__cjdns_public_config"},
     "dnsmasq": {
         "managed": "dnsmasq_resolver_managed",
@@ -47,11 +57,13 @@ class ActionModule(ActionBase):
         roles = rendering.Roles(self._loader)
         hosts: dict[str, rendering.Host] = {}
         looks: dict[str, dict] = {}
-        for name in task_vars["ansible_play_hosts"]:
+        groups = rendering.plain({name: task_vars["groups"].get(name) or [] for name in ("mesh", "consul_servers")})
+        for name in groups["mesh"]:
             raw = task_vars["hostvars"].raw_get(name)
-            looks[str(name)] = rendering.plain(raw[arguments["look"]])
-            hosts[str(name)] = rendering.Host(roles, raw, {arguments["look"], *LEFT_OUT})
-        asked = self._asked(hosts, rendering.plain(dict(task_vars["groups"])))
+            hosts[name] = rendering.Host(roles, raw, {arguments["look"], *LEFT_OUT})
+            if name in task_vars["ansible_play_hosts"]:
+                looks[name] = rendering.plain(raw[arguments["look"]])
+        asked = self._asked(hosts, groups["consul_servers"])
         rendered = memory.Memory(memory.default_path())
         try:
             made = plan.make(
@@ -70,16 +82,15 @@ class ActionModule(ActionBase):
         return {"changed": False, **made}
 
     @staticmethod
-    def _asked(hosts: dict[str, rendering.Host], groups: dict[str, list[str]]) -> plan.Asked:
+    def _asked(hosts: dict[str, rendering.Host], listed: list[str]) -> plan.Asked:
         first = next(iter(hosts.values()))
-        listed = groups.get("consul_servers") or []
         # The inventory plugin has a group of this name too: who is a server now. A list of one's own says who is to be one.
         own_list = listed and not any("mesh_role" in host.raw for host in hosts.values())
         policy = first.value("consul_server_policy", "listed" if own_list else "elect")
         if policy not in ("elect", "all", "listed"):
             raise AnsibleActionFail(f"consul_server_policy is {policy!r}: write elect, all or listed")
         described = {name: {key: host.value(key) for key in READ if key in host.raw} for name, host in hosts.items()}
-        return plan.Asked(described, groups.get("mesh") or [], policy, listed)
+        return plan.Asked(described, policy, listed)
 
 
 def render(host: rendering.Host, role: str, given: dict, facts: dict, rendered: memory.Memory) -> dict[str, typing.Any]:

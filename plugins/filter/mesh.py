@@ -4,36 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.vdloo.mesh.plugins.module_utils import peering
-from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.plugin_utils.rendering import plain
-
-# The host variables that the checks read; the rest of a host's variables stays untemplated.
-READ = (
-    "ansible_connection",
-    "ansible_host",
-    "ansible_port",
-    "mesh_endpoints",
-    "mesh_server_eligible",
-    "mesh_site",
-    "mesh_zones",
-)
-
-
-def _variables(hostvars, name: str) -> dict:
-    variables = hostvars[name]
-    return {key: plain(variables[key]) for key in READ if key in variables}
-
-
-def inventory_problems(names: list[str], hostvars, consul_servers: list[str]) -> list[str]:
-    names = plain(names)
-    problems = records.inventory_problems({name: _variables(hostvars, name) for name in names})
-    strangers = sorted(set(plain(consul_servers)) - set(names))
-    if strangers:
-        problems.append(f"group consul_servers: {', '.join(strangers)} is not in the group mesh: add it there, or take it out here")
-    if not problems:
-        problems += peering.problems([records.describe(name, _variables(hostvars, name)) for name in names])
-    return problems
 
 
 def peers(host: dict, name: str, link_passwords: dict[str, dict]) -> dict[str, list]:
@@ -50,4 +21,4 @@ def peers(host: dict, name: str, link_passwords: dict[str, dict]) -> dict[str, l
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"inventory_problems": inventory_problems, "peers": peers}
+        return {"peers": peers}

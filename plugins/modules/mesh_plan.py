@@ -79,25 +79,16 @@ new:
   type: list
   elements: str
   returned: success
-prepare:
-  description: Names of the nodes on which the role C(node) has something to do, with one that can hand out the secrets.
-  type: list
-  elements: str
-  returned: success
-tellers:
-  description: Names of the nodes that have to tell the passwords of links that may change.
-  type: list
-  elements: str
-  returned: success
-drifting:
-  description: Pairs of a node and a role (or C(registry)) for which there is something to do.
+groups:
+  description:
+    - Pairs of a node and a group that it belongs to in the rest of the run, for M(ansible.builtin.add_host). Empty when there is nothing to do.
+    - C(drift_<role>) and C(drift_registry) have the nodes on which that role, or the registry, is to be put right. C(plan_prepare) has those for the
+      role C(node), with one that can hand out the secrets; C(plan_new) those without keys, after which the plan has to be made again;
+      C(plan_tell) those that tell the passwords of links that may change; C(plan_publish) all, when the copy of the registry in Consul is out of date.
   type: list
   elements: list
   returned: success
-publish:
-  description: Whether the copy of the registry in Consul's key/value store is out of date.
-  type: bool
-  returned: success
+  sample: [[vps1, drift_h2o], [vps1, plan_publish]]
 hosts:
   description: For each host its C(drift) (reasons by role), and what its roles are given.
   type: dict

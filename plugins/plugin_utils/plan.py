@@ -24,8 +24,7 @@ NOT_SET_UP = "is not set up yet"
 class Asked(typing.NamedTuple):
     """What the inventory asks for."""
 
-    hosts: dict[str, dict]  # variables of the hosts that were looked at, as registry.describe() and registry.access() read them
-    mesh: list[str]  # all hosts of the group mesh
+    hosts: dict[str, dict]  # variables of all hosts of the group mesh, as those of registry.py that take variables read them
     policy: str  # consul_server_policy
     listed: list[str]  # hosts of the group consul_servers
 
@@ -40,10 +39,13 @@ class PlanError(Exception):
 
 
 def make(looks: dict[str, dict], asked: Asked, render: Render, now: str, final: bool = True) -> dict[str, typing.Any]:
-    """Make the plan: {registry, servers, seeds, hosts: {name: plan of the host}, new, prepare, lines, publish}.
+    """Make the plan: {registry, servers, seeds, new, hosts: {name: plan of the host}, groups, lines, warnings}.
 
     Without `final`, a mesh with new nodes gets none yet but for what these need first: their keys, which all others have to know.
     """
+    problems = _inventory_problems(asked)
+    if problems:
+        raise PlanError("\n".join(problems))
     generations = {look["mesh"]["generation"]: name for name, look in sorted(looks.items()) if look["mesh"].get("generation")}
     if len(generations) > 1:
         raise PlanError(_two_meshes(looks))
@@ -80,17 +82,19 @@ def make(looks: dict[str, dict], asked: Asked, render: Render, now: str, final: 
             )
     for name in looks:
         plan["hosts"].setdefault(name, {})["drift"] = {role: reasons for role, reasons in drift[name].items() if reasons}
-    changing = {name for name in looks if drift[name].get("cjdns")}
-    plan["tellers"] = sorted(name for name in looks if name in changing or changing & set(plan["hosts"][name].get("accepts", [])))
-    givers = [name for name in sorted(looks) if looks[name]["mesh"].get("generation")]
-    # Somebody has to hand the mesh's secrets to those who are new.
-    plan["prepare"] = sorted({*new, *(givers[:1] if new else []), *(name for name in looks if drift[name]["node"])})
-    plan["drifting"] = [[name, role] for name in sorted(looks) for role in ("registry", *ROLES) if drift[name].get(role)]
-    plan["publish"] = _to_publish(looks, registry, drift)
+    plan["groups"] = _groups(looks, plan, drift, registry, waiting=bool(new) and not final)
     plan["lines"] = [
         f"{name}: {role}: {reason}" for name in sorted(looks) for role in ("registry", *ROLES) for reason in drift[name].get(role, [])
     ] + [f"consul: {step['change']} {step['name']}: {step['why']}" for step in election["steps"]]
     return plan
+
+
+def _inventory_problems(asked: Asked) -> list[str]:
+    problems = records.inventory_problems(asked.hosts)
+    strangers = sorted(set(asked.listed) - set(asked.hosts))
+    if strangers:
+        problems.append(f"group consul_servers: {', '.join(strangers)} is not in the group mesh: add it there, or take it out here")
+    return problems or peering.problems([records.describe(name, variables) for name, variables in sorted(asked.hosts.items())])
 
 
 def _two_meshes(looks: dict[str, dict]) -> str:
@@ -225,6 +229,10 @@ def _node_drift(name: str, look: dict, render: Render) -> list[str]:
         reasons.append("IPv6 is off for new interfaces")
     if not system.get("iproute"):
         reasons.append("ip is not installed")
+    managed = look["manifests"].get("node")
+    if managed is not None:
+        packages = render(name, "node", {}, managed["facts"])["packages"]
+        reasons += [f"{package} was not asked for before" for package in packages if package not in managed["facts"].get("packages", [])]
     return reasons + _manifest_drift(name, "node", look, {}, render)
 
 
@@ -283,15 +291,31 @@ def _dnsmasq_drift(name: str, look: dict, render: Render) -> list[str]:
     return reasons + [f"the hand-over's setting {key} differs" for key in sorted(settings) if host["settings"].get(key) != settings[key]]
 
 
-def _to_publish(looks: dict[str, dict], registry: dict[str, dict], drift: dict[str, dict]) -> bool:
+def _groups(looks: dict[str, dict], plan: dict, drift: dict[str, dict], registry: dict[str, dict], waiting: bool) -> list[list[str]]:
+    """Which nodes the plays of a run are for: pairs of a node and a group. None for a mesh in which there is nothing to do."""
+    found = [[name, f"drift_{role}"] for name in sorted(looks) for role in ("registry", *ROLES) if drift[name].get(role)]
+    givers = [name for name in sorted(looks) if looks[name]["mesh"].get("generation")]
+    # Somebody has to hand the mesh's secrets to those who are new.
+    prepare = {*plan["new"], *(givers[:1] if plan["new"] else []), *(name for name in looks if drift[name]["node"])}
+    found += [[name, "plan_prepare"] for name in sorted(prepare)]
+    if waiting:
+        return found + [[name, "plan_new"] for name in plan["new"]]
+    changing = {name for name in looks if drift[name].get("cjdns")}
+    # A listener tells the passwords of all its links when one of them may change.
+    found += [
+        [name, "plan_tell"]
+        for name in sorted(looks)
+        if plan["hosts"][name]["diallers"] and (name in changing or changing & set(plan["hosts"][name]["accepts"]))
+    ]
+    return found + ([[name, "plan_publish"] for name in sorted(looks)] if found or _is_outdated(looks, registry) else [])
+
+
+def _is_outdated(looks: dict[str, dict], registry: dict[str, dict]) -> bool:
     """Whether the copy in Consul's store, or what it says of when nodes were converged, is out of date."""
-    if any(reasons for roles in drift.values() for reasons in roles.values()):
-        return True
     stores = [look["consul"] for look in looks.values() if look["consul"].get("leader")]
     if not stores:
         return False
     digests = {name: records.digest(record)[: looking.DIGEST_CHARS] for name, record in registry.items()}
-    return any(
-        any(store["registry"].get(name) != digest for name, digest in digests.items()) or set(looks) - set(store["converged"])
-        for store in stores[:1]
+    return any(stores[0]["registry"].get(name) != digest for name, digest in digests.items()) or bool(
+        set(looks) - set(stores[0]["converged"])
     )

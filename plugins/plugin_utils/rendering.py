@@ -58,7 +58,7 @@ class Roles:
         files = [main] if main.is_file() else sorted((ROLES / role / kind / "main").glob("*.yml"))
         found: dict = {}
         for path in files:
-            found = combine_vars(found, self.loader.load_from_file(str(path), trusted_as_template=True) or {}, merge=False)
+            found = combine_vars(found, self.loader.load_from_file(str(path), cache="none", trusted_as_template=True) or {}, merge=False)
         return found
 
 
@@ -69,12 +69,13 @@ class Host:
         """What is left out is not copied for each template, as everything else is."""
         self.roles = roles
         self.raw = {key: value for key, value in raw.items() if key not in leave_out}
+        self._templar = Templar(roles.loader, self.raw)
 
     def value(self, name: str, default: typing.Any = None) -> typing.Any:
         """One variable of the inventory, templated and plain."""
         if name not in self.raw:
             return default
-        return plain(Templar(self.roles.loader, self.raw).template(self.raw[name]))
+        return plain(self._templar.template(self.raw[name]))
 
     def role_value(self, role: str, name: str, given: dict) -> typing.Any:
         """One variable as a task of the role sees it. `given` holds what the play hands to the role, and overrides its own variables."""

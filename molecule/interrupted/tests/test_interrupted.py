@@ -18,10 +18,10 @@ MOMENTS = [
     "vdloo.mesh.node : Found the mesh",
     "vdloo.mesh.cjdns : Give the node its identity",
     "vdloo.mesh.cjdns : Install the configuration",
-    "vdloo.mesh.consul : Write the configuration that Consul itself has found valid",
+    "vdloo.mesh.consul : Write the files that Consul itself has found valid",
     "vdloo.mesh.consul : Enable and start the agent",
     "vdloo.mesh.dnsmasq : Hand the host's resolver over",
-    "vdloo.mesh.h2o : Write the configuration",
+    "vdloo.mesh.h2o : Write the files, once h2o has found them valid",
 ]
 
 

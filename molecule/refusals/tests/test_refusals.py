@@ -168,9 +168,16 @@ def two_parts(hosts):
     hosts["n1"]["mesh_endpoints"] = [{"address": "192.0.2.1:4321", "zone": "home"}]
 
 
-def too_many_servers(hosts):
-    for number in range(2, 8):
-        hosts[f"n{number}"] = {"ansible_host": f"192.0.2.{number}"}
+def neither_true_nor_false(hosts):
+    hosts["n1"]["mesh_server_eligible"] = "maybe"
+
+
+def unknown_policy(hosts):
+    hosts["n1"]["consul_server_policy"] = "most"
+
+
+def without_python(hosts):
+    hosts["n1"]["ansible_python_interpreter"] = "/nowhere/python3"
 
 
 def no_hosts(hosts):
@@ -185,7 +192,9 @@ def no_hosts(hosts):
         (same_machine, ["host n2: ansible_host", "is also that of host n1"]),
         (not_a_label, ["host n1.example.org: the name is not a DNS label"]),
         (two_parts, ["the mesh would fall into 2 parts that cannot dial each other: lost; n1"]),
-        (too_many_servers, ["7 Consul servers are more than 5", "consul_servers"]),
+        (neither_true_nor_false, ["host n1: mesh_server_eligible: 'maybe' is neither true nor false"]),
+        (unknown_policy, ["consul_server_policy is 'most': write elect, all or listed"]),
+        (without_python, ["n1 has no Python 3.8 or later as /nowhere/python3"]),
         (no_hosts, ["The inventory has no hosts in the group mesh"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

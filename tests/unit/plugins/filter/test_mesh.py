@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import yaml
 from ansible_collections.vdloo.mesh.plugins.filter import mesh
 from fake_mesh import KEYS
 
-ROOT = Path(__file__).resolve().parents[4]
 PLANNED = {
     "n1": {"public_key": KEYS["n1"], "dials": [], "accepts": ["n2"], "diallers": [KEYS["n2"]]},
     "n2": {
@@ -19,21 +15,6 @@ PLANNED = {
         "diallers": [],
     },
 }
-
-
-def test_the_example_inventory_is_sound():
-    hosts = yaml.safe_load((ROOT / "inventory" / "hosts.example.yml").read_text())["mesh"]["hosts"]
-    assert mesh.inventory_problems(list(hosts), hosts, []) == []
-
-
-def test_a_listed_server_that_is_no_node_is_named():
-    problems = mesh.inventory_problems(["n1"], {"n1": {}}, ["n1", "n7"])
-    assert problems == ["group consul_servers: n7 is not in the group mesh: add it there, or take it out here"]
-
-
-def test_an_eligibility_that_is_neither_true_nor_false_is_named():
-    problems = mesh.inventory_problems(["n1"], {"n1": {"mesh_server_eligible": "maybe"}}, [])
-    assert problems == ["host n1: mesh_server_eligible: 'maybe' is neither true nor false"]
 
 
 def test_dialler_and_listener_get_the_same_password():

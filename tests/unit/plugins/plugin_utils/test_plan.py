@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.vdloo.mesh.plugins.module_utils import look, manifest, registry
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import plan
@@ -13,15 +15,26 @@ from fake_mesh import ADDRESS, KEYS
 
 NODES = ("n1", "n2", "n3")
 NOW = "2026-02-02T00:00:00Z"
+ASKED = {"packages": []}
 CONFIG = {"admin": {"bind": "127.0.0.1:11234"}, "interfaces": {"UDPInterface": [{"bind": "0.0.0.0:4321"}]}}
 HANDOVER = {"managed": True, "addresses": ["127.0.0.1"], "domains": ["consul"], "options": [], "probe_names": []}
 ENDPOINTS = {"n1": ["192.0.2.1:4321"], "n2": ["192.0.2.2:4321"], "n3": []}
 SECRET = {name: letter * 64 for name, letter in zip(NODES, "abc")}
 
 
+# Nobody outside of home dials in there, and n7 has nobody else.
+AT_HOME = {
+    **{
+        name: {"mesh_endpoints": [{"address": address, "zone": "home"} for address in ENDPOINTS[name]], "mesh_zones": ["home"]}
+        for name in ("n1", "n2")
+    },
+    "n7": {},
+}
+
+
 def asked(**changes) -> plan.Asked:
     hosts = {name: {"mesh_endpoints": ENDPOINTS[name]} for name in NODES}
-    return plan.Asked(**{"hosts": hosts, "mesh": list(NODES), "policy": "elect", "listed": [], **changes})
+    return plan.Asked(**{"hosts": hosts, "policy": "elect", "listed": [], **changes})
 
 
 def role_manifest(role: str, given: dict) -> dict:
@@ -41,7 +54,15 @@ def role_manifest(role: str, given: dict) -> dict:
 def render(_name: str, role: str, given: dict, _facts: dict) -> dict:
     asked = manifest.wanted(role_manifest(role, given))
     handover = {key: value for key, value in HANDOVER.items() if key != "domains"}
-    return {"wanted": asked, "secret": [f"/etc/{role}.secret"], "config": CONFIG, "domain": "consul", "networks": [], **handover}
+    return {
+        "wanted": asked,
+        "packages": ASKED["packages"],
+        "secret": [f"/etc/{role}.secret"],
+        "config": CONFIG,
+        "domain": "consul",
+        "networks": [],
+        **handover,
+    }
 
 
 def observed(role: str, given: dict) -> dict:
@@ -120,10 +141,14 @@ def lines(looks: dict[str, dict], **changes) -> list[str]:
     return plan.make(looks, asked(**changes), render, NOW)["lines"]
 
 
+def grouped(made: dict, group: str) -> list[str]:
+    return [name for name, other in made["groups"] if other == group]
+
+
 def test_a_converged_mesh_has_an_empty_plan():
     made = plan.make(converged(), asked(), render, NOW)
     assert made["lines"] == []
-    assert (made["prepare"], made["tellers"], made["drifting"], made["publish"], made["new"]) == ([], [], [], False, [])
+    assert (made["groups"], made["new"]) == ([], [])
     assert made["servers"] == list(NODES)
 
 
@@ -193,7 +218,13 @@ def test_the_plan_names_what_differs_and_nothing_else(change, told):
     change(looks)
     made = plan.make(looks, asked(), render, NOW)
     assert made["lines"] == told
-    assert made["publish"]
+    assert grouped(made, "plan_publish") == list(NODES)
+
+
+def test_a_package_that_was_not_asked_for_before_is_named(monkeypatch):
+    looks = converged()
+    monkeypatch.setitem(ASKED, "packages", ["htop"])
+    assert lines(looks) == [f"{name}: node: htop was not asked for before" for name in NODES]
 
 
 def test_a_peer_that_is_not_in_the_file_is_named_and_its_listener_is_asked():
@@ -202,14 +233,14 @@ def test_a_peer_that_is_not_in_the_file_is_named_and_its_listener_is_asked():
     made = plan.make(looks, asked(), render, NOW)
     assert len(made["lines"]) == 1
     assert made["lines"][0].startswith("n3: cjdns: n1")
-    assert made["tellers"] == ["n1", "n2", "n3"]
+    # n3 is not dialled, so it has nothing to tell.
+    assert grouped(made, "plan_tell") == ["n1", "n2"]
 
 
 def test_a_password_that_the_listener_would_not_give_is_drift_on_both_ends():
     looks = converged()
     looks["n1"]["cjdns"]["derived"] = public.derived("d" * 64, list(KEYS.values()))
-    drifting = {name for name, role in plan.make(looks, asked(), render, NOW)["drifting"] if role == "cjdns"}
-    assert drifting == {"n1", "n2", "n3"}
+    assert grouped(plan.make(looks, asked(), render, NOW), "drift_cjdns") == list(NODES)
 
 
 def test_a_node_that_was_not_reached_keeps_its_place_and_its_password():
@@ -236,13 +267,14 @@ def test_new_nodes_get_their_keys_before_the_rest_is_planned():
     made = plan.make(looks, asked(), render, NOW, final=False)
     assert made["new"] == ["n3"]
     # And one that has the secrets, to hand them out.
-    assert made["prepare"] == ["n1", "n3"]
-    assert {role for _name, role in made["drifting"]} == {"node"}
+    assert grouped(made, "plan_prepare") == ["n1", "n3"]
+    assert grouped(made, "plan_new") == ["n3"]
+    assert {group for _name, group in made["groups"]} == {"plan_prepare", "plan_new", "drift_node"}
 
 
 def test_a_new_mesh_is_founded_by_the_nodes_that_are_to_be_servers():
     made = plan.make({name: new_look(name) for name in NODES}, asked(), render, NOW, final=False)
-    assert made["prepare"] == list(NODES)
+    assert grouped(made, "plan_prepare") == grouped(made, "plan_new") == list(NODES)
     assert made["seeds"] == made["servers"]
     assert len(made["servers"]) == 3
 
@@ -270,6 +302,32 @@ def test_two_meshes_are_refused():
         plan.make(looks, asked(), render, NOW)
 
 
+@pytest.mark.parametrize(
+    ("hosts", "listed", "told"),
+    [
+        ({"N1": {}}, [], "host N1: the name is not a DNS label"),
+        ({"n1": {"mesh_server_eligible": "maybe"}}, [], "host n1: mesh_server_eligible: 'maybe' is neither true nor false"),
+        (
+            {"n1": {"mesh_endpoints": ["n1.example.org:4321"]}},
+            [],
+            "host n1: mesh_endpoints: 'n1.example.org:4321' is not a literal IP:PORT",
+        ),
+        ({}, ["n1", "n7"], "group consul_servers: n7 is not in the group mesh"),
+        (AT_HOME, [], "the mesh would fall into 2 parts"),
+    ],
+)
+def test_a_bad_inventory_is_refused_also_for_hosts_that_did_not_answer(hosts, listed, told):
+    looks = converged()
+    with pytest.raises(plan.PlanError, match=told):
+        plan.make(looks, asked(hosts={**asked().hosts, "n3": {"mesh_zones": ["home"]}, **hosts}, listed=listed), render, NOW)
+
+
+def test_the_example_inventory_is_sound():
+    hosts = yaml.safe_load((Path(__file__).resolve().parents[4] / "inventory" / "hosts.example.yml").read_text())["mesh"]["hosts"]
+    looks = {name: new_look(name) for name in hosts}
+    assert plan.make(looks, asked(hosts=hosts), render, NOW, final=False)["new"] == sorted(hosts)
+
+
 def test_two_nodes_with_one_key_are_refused():
     looks = converged()
     looks["n2"]["cjdns"].update(public_key=KEYS["n1"], address=ADDRESS["n1"])
@@ -290,7 +348,7 @@ def test_a_new_endpoint_is_told_to_all_by_a_new_version():
     hosts = {**asked().hosts, "n1": {"mesh_endpoints": ["192.0.2.9:4321"]}}
     made = plan.make(looks, asked(hosts=hosts), render, NOW)
     assert made["registry"]["n1"]["version"] == 2
-    assert {name for name, role in made["drifting"] if role == "registry"} == set(NODES)
+    assert grouped(made, "drift_registry") == list(NODES)
 
 
 def test_a_store_without_a_record_or_a_node_that_was_never_noted_as_converged_is_published():
@@ -300,7 +358,7 @@ def test_a_store_without_a_record_or_a_node_that_was_never_noted_as_converged_is
             change(found["consul"])
         made = plan.make(looks, asked(), render, NOW)
         assert made["lines"] == []
-        assert made["publish"]
+        assert {group for _name, group in made["groups"]} == {"plan_publish"}
 
 
 def test_how_to_log_in_is_what_the_node_told_or_what_was_known():
