@@ -38,7 +38,9 @@ def run(folder: Path, program: str, *arguments: str) -> str:
         **os.environ,
         "ANSIBLE_COLLECTIONS_PATH": str(folder),
         "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+        # Molecule forces colours, which are in the way of whoever reads the output.
         "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
     }
     finished = subprocess.run(
         [str(BIN / program), *arguments],

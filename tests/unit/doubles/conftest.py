@@ -231,10 +231,18 @@ class Node:
         return [peer["state"] for peer in self.admin.peers() if peer["addr"].endswith(other.key)]
 
 
+GIVEN_OUT = set()
+
+
 def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port that is free, and that nobody else of this run was given: it is not taken before its daemon starts."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        if port not in GIVEN_OUT:
+            GIVEN_OUT.add(port)
+            return port
 
 
 @pytest.fixture(name="free_port")
