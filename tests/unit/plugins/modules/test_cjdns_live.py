@@ -127,6 +127,8 @@ def hosts(nodes, tmp_path):
     for host in hosts:
         host.save()
     assert cjdroutes.wait_until(lambda: [host.links() for host in hosts] == [["four", "three"], [], ["friend-of-three"], ["one"]], 20)
+    # On both ends: a link that is only just coming up is noted by its daemon after the test has begun.
+    assert cjdroutes.wait_until(lambda: all(peer["state"] == "ESTABLISHED" for node in nodes for peer in node.admin.peers()), 20)
     yield hosts
     assert [node.admin.ask({"q": "Core_pid"}) for node in nodes] == pids
 
