@@ -13,16 +13,16 @@ FILES = "sha256sum /etc/cjdroute.conf /etc/consul.d/*.json /etc/dnsmasq-mesh/dns
 
 
 @pytest.mark.parametrize(
-    ("daemon", "setting", "told"),
+    ("setting", "told"),
     [
-        ("cjdns", {"cjdns_config": {"router": {"publicPeer": 1.5}}}, "cjdns knows whole numbers only"),
-        ("consul", {"consul_config": {"no_such_key": 1}}, "no_such_key"),
-        ("dnsmasq-mesh", {"dnsmasq_config": ["no-such-option"]}, "bad option"),
-        ("h2o", {"h2o_config": {"no-such-command": 1}}, "no-such-command"),
+        ({"cjdns_config": {"router": {"publicPeer": 1.5}}}, "cjdns knows whole numbers only"),
+        ({"consul_config": {"no_such_key": 1}}, "no_such_key"),
+        ({"dnsmasq_config": ["no-such-option"]}, "bad option"),
+        ({"h2o_config": {"no-such-command": 1}}, "no-such-command"),
     ],
     ids=["cjdns", "consul", "dnsmasq", "h2o"],
 )
-def test_a_configuration_that_the_check_of_a_daemon_refuses_changes_nothing(mesh, daemon, setting, told):
+def test_a_configuration_that_the_check_of_a_daemon_refuses_changes_nothing(mesh, setting, told):
     before = {name: (mesh.node(name).check_output(FILES), mesh.pids(name)) for name in NODES}
     run = mesh.site("--extra-vars", json.dumps(setting))
     assert run.code != 0, run.output
@@ -33,20 +33,29 @@ def test_a_configuration_that_the_check_of_a_daemon_refuses_changes_nothing(mesh
 
 
 @pytest.mark.parametrize(
-    ("daemon", "setting"),
+    ("daemon", "setting", "told"),
     [
-        ("cjdns", {"cjdns_config": {"security": [{"setuser": "nosuchuser"}]}}),
-        ("consul", {"consul_config": {"log_file": "/root/not-for-consul/"}}),
-        ("dnsmasq-mesh", {"dnsmasq_config": ["user=nosuchuser"]}),
-        ("h2o", {"h2o_config": {"user": "nosuchuser"}}),
+        (
+            "cjdns",
+            {"cjdns_config": {"security": [{"setuser": "nosuchuser"}]}},
+            "The previous files were put back, and cjdns runs with them.",
+        ),
+        (
+            "consul",
+            {"consul_config": {"log_file": "/root/not-for-consul/"}},
+            "The previous files were put back, and the agent runs with them.",
+        ),
+        ("dnsmasq-mesh", {"dnsmasq_config": ["user=nosuchuser"]}, "The files of dnsmasq from before are back."),
+        ("h2o", {"h2o_config": {"user": "nosuchuser"}}, "The files from before are back."),
     ],
     ids=["cjdns", "consul", "dnsmasq", "h2o"],
 )
-def test_a_configuration_with_which_a_daemon_does_not_start_is_taken_back(mesh, daemon, setting):
+def test_a_configuration_with_which_a_daemon_does_not_start_is_taken_back(mesh, daemon, setting, told):
     others = {name: mesh.pids(name) for name in ("n1", "n2")}
     files, pids = mesh.node("n3").check_output(FILES), mesh.pids("n3")
     run = mesh.site("--limit", "n3", "--extra-vars", json.dumps(setting))
     assert run.code != 0, run.output
+    assert told in run.output, run.output
     assert mesh.node("n3").check_output(FILES) == files
     mesh.wait_for(lambda: mesh.node("n3").check_output("systemctl is-active %s", daemon) == "active", f"{daemon} runs again")
     mesh.wait_for(lambda: mesh.pings("n3", "n1") and mesh.members("n3") == dict.fromkeys(NODES, "alive"), "n3 is whole again")

@@ -80,6 +80,12 @@ def watched(mesh):
     mesh.node("cloud1").run("systemctl stop watch; systemctl reset-failed watch")
 
 
+def assert_never_at_half(seen: list[tuple[int, int]]) -> None:
+    """At two samples a second, a run of half a minute and more gives dozens."""
+    assert len(seen) >= 20, seen
+    assert all(healthy > every // 2 for healthy, every in seen), seen
+
+
 def test_five_nodes_make_a_mesh_of_five_voters(mesh, tmp_path):
     run = site(mesh, tmp_path, *FIRST)
     assert run.code == 0, run.output
@@ -128,7 +134,7 @@ def test_a_dead_voter_is_replaced_by_a_node_of_its_site_that_may_be_one(mesh, tm
     assert "home1" in run.output and "unreachable=1" in run.output, run.output
     wanted = {"cloud1", "cloud2", "office1", "office2", "home2"}
     mesh.wait_for(lambda: voters(mesh, "cloud1") == wanted, "home2 votes in place of home1", 120)
-    assert all(healthy > every // 2 for healthy, every in watched()), watched()
+    assert_never_at_half(watched())
 
 
 def test_a_voter_that_comes_back_does_not_put_its_substitute_out(mesh, tmp_path, watched):
@@ -141,7 +147,7 @@ def test_a_voter_that_comes_back_does_not_put_its_substitute_out(mesh, tmp_path,
     wanted = {"cloud1", "cloud2", "office1", "office2", "home2"}
     mesh.wait_for(lambda: voters(mesh, "cloud1") == wanted, "five vote, and home1 is not one of them", 120)
     mesh.wait_for(lambda: servers(mesh, "cloud1") == wanted, "home1 is a client")
-    assert all(healthy > every // 2 for healthy, every in watched()), watched()
+    assert_never_at_half(watched())
 
 
 def test_a_run_while_the_quorum_is_lost_changes_nothing_of_consul_and_says_what_it_needs(mesh, tmp_path):
