@@ -274,18 +274,7 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["present", "rolled_back"], "default": "present"},
             "config": {"type": "str", "no_log": True},
-            "peers": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "address": {"type": "str", "required": True},
-                    "public_key": {"type": "str", "required": True},
-                    "password": {"type": "str", "no_log": True},
-                    "login": {"type": "str"},
-                },
-            },
+            "peers": conf.PEERS_ARGUMENT,
             "path": {"type": "path", "default": "/etc/cjdroute.conf"},
             "identity_directory": {"type": "path", "default": "/etc/cjdns"},
             "cjdroute": {"type": "path", "default": "/usr/local/bin/cjdroute"},

@@ -134,22 +134,12 @@ unreadable:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import access, admin, conf, transport
+from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import access, admin, conf, running
 
 
 def with_life(peer: dict) -> dict:
     """The link and whether it lives."""
     return dict(peer, live=peer["state"] == admin.ESTABLISHED and peer["silent_ms"] <= admin.LIVE_SILENCE_MS)
-
-
-def interfaces_of(client: admin.Client) -> list | None:
-    """The interfaces; None when the daemon has no function that tells them."""
-    try:
-        return client.interfaces()
-    except admin.AdminError as error:
-        if error.reason.startswith(transport.NO_FUNCTION):
-            return None
-        raise
 
 
 def gather(client: admin.Client) -> dict:
@@ -161,7 +151,7 @@ def gather(client: admin.Client) -> dict:
         "peers": peers,
         "peers_up": len({peer["public_key"] for peer in peers if peer["live"]}),
         "peers_known": len({peer["public_key"] for peer in peers}),
-        "interfaces": interfaces_of(client) if client.password else None,
+        "interfaces": running.interfaces(client) if client.password else None,
         "users": client.users() if client.password else None,
         "unreadable": client.dropped,
     }

@@ -88,7 +88,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils import files
+from ansible_collections.vdloo.mesh.plugins.module_utils import files, systemd
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import access, admin, conf, live, running
 
 # A daemon that was just started is being told its own peers and users, one by one, and dies of one that it has already.
@@ -97,11 +97,11 @@ SETTLE_S = 5.0
 
 def start_of(module: AnsibleModule) -> float | None:
     """When the service was started, in seconds of the monotonic clock; None when it does not run."""
-    systemctl, unit = module.get_bin_path("systemctl", required=True), module.params["unit"]
-    rc, out, err = module.run_command([systemctl, "show", "--property", "ActiveState,ActiveEnterTimestampMonotonic", unit])
-    if rc != 0:
-        module.fail_json(msg=f"systemctl show {unit} failed: {err.strip() or out.strip()}")
-    properties = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+    unit = module.params["unit"]
+    try:
+        properties = systemd.show([unit], ("ActiveState", "ActiveEnterTimestampMonotonic"), module.run_command)[unit]
+    except systemd.SystemdError as error:
+        module.fail_json(msg=str(error))
     if properties.get("ActiveState") not in ("active", "reloading"):
         return None
     return int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1e6

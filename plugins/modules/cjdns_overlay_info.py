@@ -65,6 +65,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vdloo.mesh.plugins.module_utils import systemd
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, identity
 
 POLL_S = 0.25
@@ -101,9 +102,10 @@ def is_tun(interface: str) -> bool:
 
 def unit_state(module: AnsibleModule, unit: str) -> dict[str, str]:
     """Ask systemd for the state of the unit."""
-    properties = "ActiveState,SubState,ExecMainStatus,NRestarts"
-    _rc, out, _err = module.run_command(["systemctl", "show", "--property", properties, unit], check_rc=True)
-    return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+    try:
+        return systemd.show([unit], ("ActiveState", "SubState", "ExecMainStatus", "NRestarts"), module.run_command)[unit]
+    except systemd.SystemdError as error:
+        module.fail_json(msg=str(error))
 
 
 def config_secrets(path: str) -> set[str]:

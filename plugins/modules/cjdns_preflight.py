@@ -152,7 +152,6 @@ unit_changed:
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -160,6 +159,7 @@ import re
 import stat
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vdloo.mesh.plugins.module_utils import on_disk, ports, systemd
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import conf, identity
 
 # As Ansible names them. A distribution that is not here is looked for by what it says it is like.
@@ -195,50 +195,11 @@ def family_of(os_release: dict[str, str]) -> str:
     return next((FAMILIES[name.lower()] for name in names if name.lower() in FAMILIES), "")
 
 
-def parse_proc_udp(text: str) -> list[tuple[str, int, str]]:
-    """Turn /proc/net/udp or udp6 into (local address in hex, port, inode) for each socket."""
-    sockets = []
-    for line in text.splitlines()[1:]:
-        fields = line.split()
-        address, _colon, port = fields[1].partition(":")
-        sockets.append((address, int(port, 16), fields[9]))
-    return sockets
-
-
-def is_wildcard(address: str) -> bool:
-    """Whether a local address (in hex) takes what comes in at any address."""
-    return set(address) == {"0"}
-
-
-def is_loopback4(address: str) -> bool:
-    """Whether a local address (in hex, in the order of a little- or big-endian machine) is 127.0.0.1."""
-    return address[-8:].upper() in ("0100007F", "7F000001")
-
-
-def socket_owner(inode: str) -> tuple[str, str]:
-    """Find the process behind a socket: its name with its number, and its control groups; empty when it cannot be seen."""
-    wanted = f"socket:[{inode}]"
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            held = any(os.readlink(f"/proc/{pid}/fd/{number}") == wanted for number in os.listdir(f"/proc/{pid}/fd"))
-            if held:
-                return f"{read(f'/proc/{pid}/comm').strip()} (pid {pid})", read(f"/proc/{pid}/cgroup")
-        except OSError:
-            # The process ended while it was looked at.
-            continue
-    return "", ""
-
-
-def read(path: str) -> str:
-    """Read a small text file of the system."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
-
-
 def read_or(path: str, default: str) -> str:
     """Read a small text file of the system that may be missing."""
     try:
-        return read(path)
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
     except OSError:
         return default
 
@@ -246,20 +207,15 @@ def read_or(path: str, default: str) -> str:
 def port_problems(port: int, admin_port: int, unit: str) -> list[str]:
     """List which wanted ports are held by somebody else than our own service."""
     problems = []
-    sockets = parse_proc_udp(read_or("/proc/net/udp", "")) + parse_proc_udp(read_or("/proc/net/udp6", ""))
-    for variable, wanted in (("cjdns_port", port), ("cjdns_admin_port", admin_port)):
-        for address, number, inode in sockets:
-            if number != wanted:
-                continue
-            if variable == "cjdns_admin_port" and not (is_wildcard(address) or is_loopback4(address)):
-                continue
-            owner, groups = socket_owner(inode)
-            if f"/{unit}" in groups:
-                continue
-            problems.append(
-                f"UDP port {wanted} is taken by {owner or 'a process that cannot be seen from here'}: stop it, or set {variable} to another port"
-            )
-            break
+    listening = ports.listeners(["udp"])
+    for variable, address, wanted in (("cjdns_port", "::", port), ("cjdns_admin_port", "127.0.0.1", admin_port)):
+        taken = {listener.inode for listener in listening if ports.clashes(listener, address, wanted)}
+        holders = ports.holders(taken)
+        strangers = [f"{holder.name} (pid {holder.pid})" for holder in holders if holder.unit != unit]
+        if taken.difference(*(holder.inodes for holder in holders)):
+            strangers.append("a process that cannot be seen from here")
+        if strangers:
+            problems.append(f"UDP port {wanted} is taken by {strangers[0]}: stop it, or set {variable} to another port")
     return problems
 
 
@@ -345,18 +301,6 @@ def config_problems(params: dict, own: identity.Identity | None) -> list[str]:
     return problems + conf.check(config, own.public_key if own else None)
 
 
-def sha256_of(path: str) -> str | None:
-    """The SHA-256 of a file; None when there is none."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-    except FileNotFoundError:
-        return None
-    return digest.hexdigest()
-
-
 def tool_versions(module: AnsibleModule) -> dict[str, str]:
     """The versions of those tools of a build that the node has."""
     versions = {}
@@ -384,18 +328,7 @@ def main() -> None:
             "unit": {"type": "str", "default": "cjdns.service"},
             "port": {"type": "int", "required": True},
             "admin_port": {"type": "int", "required": True},
-            "peers": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "address": {"type": "str", "required": True},
-                    "public_key": {"type": "str", "required": True},
-                    "password": {"type": "str", "no_log": True},
-                    "login": {"type": "str"},
-                },
-            },
+            "peers": conf.PEERS_ARGUMENT,
             "config": {"type": "str", "default": "{}", "no_log": True},
             "identity_path": {"type": "path", "default": "/etc/cjdns/identity.json"},
             "config_path": {"type": "path", "default": "/etc/cjdroute.conf"},
@@ -411,8 +344,8 @@ def main() -> None:
     distribution = os_release.get("PRETTY_NAME") or os_release.get("ID") or "this system"
 
     problems = method_problems(params, family, distribution)
-    systemd = os.path.isdir("/run/systemd/system")
-    if not systemd:
+    booted = os.path.isdir("/run/systemd/system")
+    if not booted:
         init = read_or("/proc/1/comm", "something else").strip()
         problems.append(f"the node was booted by {init}, not by systemd: this role runs cjdns as a systemd service only")
     own = None
@@ -433,16 +366,16 @@ def main() -> None:
         module.fail_json(msg="cjdns cannot be set up on this node:\n" + "\n".join(f"- {problem}" for problem in problems))
 
     unit = {}
-    if systemd:
-        _rc, out, _err = module.run_command(
-            ["systemctl", "show", "--property", "LoadState,NeedDaemonReload", params["unit"]], check_rc=True
-        )
-        unit = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+    if booted:
+        try:
+            unit = systemd.show([params["unit"]], ("LoadState", "NeedDaemonReload"), module.run_command)[params["unit"]]
+        except systemd.SystemdError as error:
+            module.fail_json(msg=str(error))
     result = {
         "distribution": distribution,
         "family": family,
         "machine": platform.machine(),
-        "sha256": {path: digest for path, digest in ((path, sha256_of(path)) for path in params["files"]) if digest is not None},
+        "sha256": {path: digest for path, digest in ((path, on_disk.digest(path)) for path in params["files"]) if digest},
         "unit_present": unit.get("LoadState") == "loaded",
         "unit_changed": unit.get("NeedDaemonReload") == "yes",
     }

@@ -184,7 +184,8 @@ import pwd
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils.consul import agent, binary, checks, sockets, unit
+from ansible_collections.vdloo.mesh.plugins.module_utils import ports
+from ansible_collections.vdloo.mesh.plugins.module_utils.consul import agent, binary, checks, unit
 
 LOOPBACK_PORTS = ("http", "dns")
 # Port name: protocols.
@@ -214,25 +215,25 @@ def taken_ports(options: dict, own_uid: int | None) -> list[dict]:
         wanted += [(protocol, address, port) for protocol in PROTOCOLS[name]]
     found = {
         listener
-        for listener in sockets.listeners()
+        for listener in ports.listeners()
         for protocol, address, port in wanted
-        if listener.protocol == protocol and listener.uid != own_uid and sockets.clashes(listener, address, port)
+        if listener.protocol == protocol and listener.uid != own_uid and ports.clashes(listener, address, port)
     }
-    names = sockets.owners({listener.inode for listener in found}) if found else {}
+    holders = {inode: holder for holder in ports.holders({listener.inode for listener in found}) for inode in holder.inodes}
     return [
         {
             "protocol": listener.protocol,
             "port": listener.port,
             "address": listener.address,
-            "process": describe_owner(listener, names.get(listener.inode)),
+            "process": describe_holder(listener, holders.get(listener.inode)),
         }
         for listener in sorted(found)
     ]
 
 
-def describe_owner(listener: sockets.Listener, owner: tuple[int, str] | None) -> str:
-    if owner:
-        return f"{owner[1]} (pid {owner[0]})"
+def describe_holder(listener: ports.Listener, holder: ports.Holder | None) -> str:
+    if holder:
+        return f"{holder.name} (pid {holder.pid})"
     try:
         name = pwd.getpwuid(listener.uid).pw_name
     except KeyError:

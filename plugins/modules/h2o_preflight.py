@@ -111,8 +111,8 @@ import re
 import ssl
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vdloo.mesh.plugins.module_utils import ports, systemd
 
-LISTEN = "0A"
 PACKAGE_MANAGERS = {"apt-get": "apt", "dnf": "dnf", "pacman": "pacman"}
 
 
@@ -132,17 +132,6 @@ def parse_version(text: str) -> tuple[str, bool]:
     return (version.group(1) if version else ""), bool(re.search(r"^mruby: YES", text, re.MULTILINE))
 
 
-def listening_inodes(tables: list[str], port: int) -> set[str]:
-    """Find the sockets that listen on a port, on any address, in the text of /proc/net/tcp and tcp6."""
-    inodes = set()
-    for table in tables:
-        for line in table.splitlines()[1:]:
-            fields = line.split()
-            if len(fields) > 9 and fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(fields[9])
-    return inodes
-
-
 def read_text(path: str) -> str:
     """Read a small file of the kernel's; empty when it is gone or hidden."""
     try:
@@ -150,28 +139,6 @@ def read_text(path: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-def links_in(folder: str) -> list[str]:
-    """Read the links in a folder of /proc, leaving out those that vanish meanwhile."""
-    links = []
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return links
-    for name in names:
-        try:
-            links.append(os.readlink(f"{folder}/{name}"))
-        except OSError:
-            # A busy server opens and closes files all the time.
-            continue
-    return links
-
-
-def socket_owners(inodes: set[str]) -> list[int]:
-    """Find the processes that hold one of the sockets."""
-    sockets = {f"socket:[{inode}]" for inode in inodes}
-    return sorted(int(pid) for pid in filter(str.isdigit, os.listdir("/proc")) if sockets.intersection(links_in(f"/proc/{pid}/fd")))
 
 
 def belongs_to(pid: int, ancestor: int) -> bool:
@@ -187,14 +154,14 @@ def belongs_to(pid: int, ancestor: int) -> bool:
 
 def port_problem(variable: str, port: int, main_pid: int) -> str | None:
     """Say who holds a port, unless it is the h2o that we manage."""
-    inodes = listening_inodes([read_text("/proc/net/tcp"), read_text("/proc/net/tcp6")], port)
+    inodes = {listener.inode for listener in ports.listeners(["tcp"]) if listener.port == port}
     if not inodes:
         return None
-    owners = socket_owners(inodes)
-    others = [pid for pid in owners if not (main_pid and belongs_to(pid, main_pid))]
-    if owners and not others:
+    holders = ports.holders(inodes)
+    others = [holder for holder in holders if not (main_pid and belongs_to(holder.pid, main_pid))]
+    if holders and not others:
         return None
-    who = f"{read_text(f'/proc/{others[0]}/comm').strip()} (pid {others[0]})" if others else "a process that this node does not show"
+    who = f"{others[0].name} (pid {others[0].pid})" if others else "a process that this node does not show"
     return f"port {port} is taken by {who}: stop it, or set {variable} to a free port"
 
 
@@ -235,14 +202,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    systemctl = module.get_bin_path("systemctl")
-    if systemctl is None or not os.path.isdir("/run/systemd/system"):
+    if module.get_bin_path("systemctl") is None or not os.path.isdir("/run/systemd/system"):
         module.fail_json(msg="this node does not run systemd, which the h2o role needs: leave it out of the hosts that get an ingress")
 
-    rc, out, err = module.run_command([systemctl, "show", "--property", "ActiveState,MainPID,FragmentPath,LoadState", params["unit"]])
-    if rc != 0:
-        module.fail_json(msg=f"systemctl show {params['unit']} failed: {err.strip() or out.strip()}")
-    unit = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+    try:
+        unit = systemd.show([params["unit"]], ("ActiveState", "MainPID", "FragmentPath", "LoadState"), module.run_command)[params["unit"]]
+    except systemd.SystemdError as error:
+        module.fail_json(msg=str(error))
     running = unit.get("ActiveState") in ("active", "activating", "reloading")
     ours = params["config"] in read_text(unit.get("FragmentPath") or "")
     main_pid = int(unit.get("MainPID") or 0) if running else 0

@@ -124,7 +124,12 @@ import os
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils import resolver as lib
+from ansible_collections.vdloo.mesh.plugins.module_utils import ports
+from ansible_collections.vdloo.mesh.plugins.module_utils.resolver.dns import reverse_domain
+from ansible_collections.vdloo.mesh.plugins.module_utils.resolver.handover import CONFIG, PROVEN_CONFIG, Handover
+from ansible_collections.vdloo.mesh.plugins.module_utils.resolver.host import RESOLV_CONF, ResolverError, nameservers
+
+DNS_PORT = 53
 
 
 def examine(resolver):
@@ -132,21 +137,22 @@ def examine(resolver):
     problems = []
     unit = resolver.settings["unit"]
     for address in resolver.settings["addresses"]:
-        if lib.is_free(address):
+        if ports.is_free(address, DNS_PORT):
             continue
-        found = [holder for holder in lib.holders(address) if holder["unit"] != unit]
+        inodes = {listener.inode for listener in ports.listeners() if ports.clashes(listener, address, DNS_PORT)}
+        found = [holder for holder in ports.holders(inodes) if holder.unit != unit]
         if not found and resolver.active(unit):
             continue
-        who = ", ".join(f"{holder['name']} (pid {holder['pid']}{holder['unit'] and ', ' + holder['unit']})" for holder in found)
+        who = ", ".join(f"{holder.name} (pid {holder.pid}{holder.unit and ', ' + holder.unit})" for holder in found)
         problems.append(
             f"port 53 of {address} is held by {who or 'a process that cannot be seen from here, as one outside of a container'}: "
             "stop that, let it leave this address, or set dnsmasq_listen_addresses to another address of 127.0.0.0/8"
         )
     obstacle = resolver.obstacle() if resolver.settings["managed"] else ""
     if obstacle:
-        problems.append(f"{lib.RESOLV_CONF} {obstacle}: change that, or set dnsmasq_resolver_managed to false")
+        problems.append(f"{RESOLV_CONF} {obstacle}: change that, or set dnsmasq_resolver_managed to false")
     if problems:
-        raise lib.ResolverError("; ".join(problems))
+        raise ResolverError("; ".join(problems))
 
 
 def lasting_python():
@@ -157,7 +163,7 @@ def lasting_python():
 
 def own_nameservers(resolver):
     """Return the host's own name servers as they are now."""
-    servers = lib.nameservers(resolver.source(resolver.detect()))
+    servers = nameservers(resolver.source(resolver.detect()))
     return [server for server in servers if server not in resolver.known]
 
 
@@ -169,23 +175,23 @@ def hand_over(resolver, config_can_go_back):
             changed = resolver.take() or changed
             resolving = resolver.check()
             resolver.prove()
-    except (lib.ResolverError, OSError) as exc:
+    except (ResolverError, OSError) as exc:
         message = str(exc)
     else:
         return changed, resolving
     if config_can_go_back:
-        resolver.copy(lib.PROVEN_CONFIG, lib.CONFIG)
+        resolver.copy(PROVEN_CONFIG, CONFIG)
         with resolver.locked():
             # The unit's own follow-up hands over again, with the settings as they are on disk.
             resolver.settings["managed"] = True
             resolver.store()
         code, output = resolver.outside.run("systemctl", "restart", resolver.settings["unit"])
         if code == 0 and resolver.handed_over():
-            raise lib.ResolverError(f"{message}; the former configuration of dnsmasq is back and serves")
+            raise ResolverError(f"{message}; the former configuration of dnsmasq is back and serves")
         message += f"; the former configuration of dnsmasq did not help either ({output or 'it lost names too'})"
     with resolver.locked():
         resolver.give_back()
-    raise lib.ResolverError(f"{message}; the host has its own resolver")
+    raise ResolverError(f"{message}; the host has its own resolver")
 
 
 def run(module, resolver):
@@ -208,7 +214,7 @@ def run(module, resolver):
         if module.check_mode:
             result["changed"] = not had or before != after
         else:
-            can_go_back = os.path.exists(resolver.path(lib.PROVEN_CONFIG)) and not resolver.same(lib.CONFIG, lib.PROVEN_CONFIG)
+            can_go_back = os.path.exists(resolver.path(PROVEN_CONFIG)) and not resolver.same(CONFIG, PROVEN_CONFIG)
             result["changed"], result["resolves"] = hand_over(resolver, can_go_back)
             domain = resolver.settings["domains"][0]
             result["consul_answers"] = resolver.outside.ask(resolver.address, domain, qtype=6, timeout=1.0) is not None
@@ -243,11 +249,11 @@ def main():
     )
     try:
         settings = {key: module.params[key] for key in ("managed", "unit", "addresses", "options", "probe_names")}
-        settings["domains"] = [lib.reverse_domain(name) if "/" in name else name for name in module.params["domains"]]
+        settings["domains"] = [reverse_domain(name) if "/" in name else name for name in module.params["domains"]]
         # To put things back, what the hand-over noted is the truth.
-        resolver = lib.Resolver(None if module.params["state"] == "absent" else settings)
+        resolver = Handover(None if module.params["state"] == "absent" else settings)
         result = run(module, resolver)
-    except (lib.ResolverError, OSError) as exc:
+    except (ResolverError, OSError) as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(**result)
 

@@ -24,6 +24,19 @@ ADMIN_PASSWORD_LIMIT = 53
 CONNECT_KEYS = ("login", "password", "peerName", "publicKey")
 SECRET_KEYS = ("password", "privateKey")
 INTEGER_MAXIMUM = 2**63 - 1
+# How the modules are given peers.
+PEERS_ARGUMENT = {
+    "type": "list",
+    "elements": "dict",
+    "default": [],
+    "options": {
+        "name": {"type": "str", "required": True},
+        "address": {"type": "str", "required": True},
+        "public_key": {"type": "str", "required": True},
+        "password": {"type": "str", "no_log": True},
+        "login": {"type": "str"},
+    },
+}
 UNREADABLE = 'holds a character that cjdns cannot read: use printable ASCII without " and \\'
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 import typing
 import urllib.parse
 
-from . import client, sockets
+from ansible_collections.vdloo.mesh.plugins.module_utils import ports
+
+from . import client
 from .client import ClientError as AgentError
 
 # Serf's number for a member that answers.
@@ -79,9 +81,8 @@ def find(uid: int, preferred: int) -> tuple[int, dict]:
     The configuration may name another port already than the one that the running agent listens on.
     """
     loopback = ("127.0.0.1", "::1", "0.0.0.0", "::")
-    mine = (listener for listener in sockets.listeners() if listener.protocol == "tcp" and listener.uid == uid)
-    ports = {listener.port for listener in mine if listener.address in loopback}
-    for port in sorted(ports, key=lambda port: (port != preferred, port)):
+    mine = {listener.port for listener in ports.listeners(["tcp"]) if listener.uid == uid and listener.address in loopback}
+    for port in sorted(mine, key=lambda port: (port != preferred, port)):
         try:
             return port, Agent(port).describe()
         except (AgentError, AttributeError, TypeError):  # its DNS port, or something else that is no API

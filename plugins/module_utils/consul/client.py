@@ -18,6 +18,8 @@ import typing
 import urllib.parse
 
 DEFAULT_PORT = 8500
+# Below this the mesh keeps its own in the key/value store.
+KV_PREFIX = "vdloo-mesh/v1/"
 # The agent holds a call for 7 s while there is no leader, and only then says so.
 SLOW_CALL_S = 10.0
 MAX_BYTES = 8 * 1024 * 1024

@@ -21,8 +21,8 @@ from datetime import datetime
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
 
-REGISTRY = "vdloo-mesh/v1/registry"
-CONVERGED = "vdloo-mesh/v1/converged"
+REGISTRY = f"{client.KV_PREFIX}registry"
+CONVERGED = f"{client.KV_PREFIX}converged"
 # Consul takes 64 operations in a transaction, and by default 512 KiB for all of it.
 MAX_OPERATIONS = 64
 MAX_BODY = 400 * 1024

@@ -7,14 +7,18 @@ from __future__ import annotations
 import os
 import typing
 
-PROPERTIES = "LoadState,ActiveState,SubState,MainPID,NeedDaemonReload,NRestarts,Result"
+from ansible_collections.vdloo.mesh.plugins.module_utils import systemd
+
+PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NeedDaemonReload", "NRestarts", "Result")
 JOURNAL_LINES = 15
 
 
 def show(run_command: typing.Callable, name: str) -> dict[str, str]:
     """Read the unit's properties; all values are strings, and none is there when systemd does not answer."""
-    rc, out, _err = run_command(["systemctl", "show", "--property", PROPERTIES, name])
-    return dict(line.split("=", 1) for line in out.splitlines() if "=" in line) if rc == 0 else {}
+    try:
+        return systemd.show([name], PROPERTIES, run_command)[name]
+    except systemd.SystemdError:
+        return {}
 
 
 def last_words(run_command: typing.Callable, name: str) -> str:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.vdloo.mesh.plugins.module_utils.consul import agent, sockets
+from ansible_collections.vdloo.mesh.plugins.module_utils import ports
+from ansible_collections.vdloo.mesh.plugins.module_utils.consul import agent
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,9 +119,9 @@ def test_the_agent_describes_itself(fake_agent):
 
 
 def test_an_agent_on_another_port_than_the_configuration_says_is_found(fake_agent, monkeypatch):
-    ports = {fake_agent.port: 999, 1: 999, 8500: 0}
-    listeners = [sockets.Listener("tcp", "127.0.0.1", port, str(port), uid) for port, uid in ports.items()]
-    monkeypatch.setattr(sockets, "listeners", lambda: listeners)
+    owners = {fake_agent.port: 999, 1: 999, 8500: 0}
+    listeners = [ports.Listener("tcp", "127.0.0.1", port, str(port), uid) for port, uid in owners.items()]
+    monkeypatch.setattr(ports, "listeners", lambda _protocols: listeners)
     port, who = agent.find(999, 8500)
     assert (port, who["node"]) == (fake_agent.port, "web-1")
     assert agent.find(998, 8500) == (8500, {})

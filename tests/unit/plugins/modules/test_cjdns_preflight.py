@@ -7,6 +7,7 @@ import os
 import socket
 
 import pytest
+from ansible_collections.vdloo.mesh.plugins.module_utils import ports
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import identity
 from ansible_collections.vdloo.mesh.plugins.modules import cjdns_preflight
 
@@ -122,13 +123,12 @@ def test_a_port_of_another_process_is_told_with_its_holder(taken, taken_loopback
 
 
 def test_a_port_of_our_own_service_counts_as_free(taken, monkeypatch):
-    monkeypatch.setattr(cjdns_preflight, "socket_owner", lambda inode: ("cjdroute (pid 7)", "0::/system.slice/cjdns.service\n"))
+    monkeypatch.setattr(ports, "holders", lambda inodes: [ports.Holder(7, "cjdroute", "cjdns.service", frozenset(inodes))])
     assert cjdns_preflight.port_problems(taken, 1, "cjdns.service") == []
 
 
 def test_the_admin_port_at_another_address_is_no_conflict(monkeypatch):
-    table = "  sl  local_address\n   1: 0A00020A:2BE2 00000000:0000 07 0:0 00:0 0 0 0 4242 2 0 0\n"
-    monkeypatch.setattr(cjdns_preflight, "read_or", lambda path, default: table if path.endswith("udp") else "")
+    monkeypatch.setattr(ports, "listeners", lambda _protocols: [ports.Listener("udp", "10.2.0.10", 11234, "4242", 0)])
     assert cjdns_preflight.port_problems(1, 11234, "cjdns.service") == []
     assert len(cjdns_preflight.port_problems(11234, 1, "cjdns.service")) == 1
 
@@ -159,9 +159,3 @@ def test_a_kernel_without_ipv6_is_told(tmp_path, value, problems):
     if value is not None:
         switch.write_text(value)
     assert len(cjdns_preflight.ipv6_problems(str(switch))) == problems
-
-
-def test_a_digest_is_that_of_the_file(tmp_path):
-    (tmp_path / "file").write_bytes(b"abc")
-    assert cjdns_preflight.sha256_of(str(tmp_path / "file")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert cjdns_preflight.sha256_of(str(tmp_path / "missing")) is None

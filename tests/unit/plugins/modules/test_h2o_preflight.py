@@ -12,15 +12,6 @@ import sys
 import pytest
 from ansible_collections.vdloo.mesh.plugins.modules import h2o_preflight
 
-TABLE = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1111 1 0000000000000000 100 0 0 10 0
-   1: 0100007F:0050 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 2222 1 0000000000000000 20 4 30 10 -1
-   2: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3333 1 0000000000000000 100 0 0 10 0
-"""
-TABLE6 = """  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4444 1 0 100 0 0 10 0
-"""
-
 
 @pytest.fixture
 def listener():
@@ -44,10 +35,14 @@ def pairs(tmp_path_factory):
     return folder
 
 
-def test_only_sockets_that_listen_on_the_port_count():
-    assert h2o_preflight.listening_inodes([TABLE, TABLE6, ""], 80) == {"1111", "4444"}
-    assert h2o_preflight.listening_inodes([TABLE, TABLE6], 8080) == {"3333"}
-    assert h2o_preflight.listening_inodes([TABLE, TABLE6], 81) == set()
+def test_only_sockets_that_listen_on_the_port_count(listener, monkeypatch):
+    monkeypatch.setattr(h2o_preflight.ports, "holders", lambda _inodes: [])
+    hidden = f"port {listener} is taken by a process that this node does not show: stop it, or set h2o_http_port to a free port"
+    assert h2o_preflight.port_problem("h2o_http_port", listener, 0) == hidden
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, socket.create_connection(("127.0.0.1", listener)) as connection:
+        other.bind(("127.0.0.1", 0))
+        for one in (other, connection):
+            assert h2o_preflight.port_problem("h2o_http_port", one.getsockname()[1], 0) is None
 
 
 def test_a_taken_port_is_refused_with_the_name_of_its_holder(listener):
