@@ -100,10 +100,9 @@ def render(host: rendering.Host, role: str, given: dict, facts: dict, rendered: 
 
     def make() -> dict[str, typing.Any]:
         asked = host.role_value(role, names[0], given)
-        secret = [file["path"] for file in asked.get("files") or [] if "secret_content" in file]
         extras = {key: host.role_value(role, variable, given) for key, variable in EXTRAS.get(role, {}).items()}
         if "config" in extras:
             extras["config"] = public.without_secrets(extras["config"])
-        return {"wanted": manifest.wanted(asked), "secret": secret, **extras}
+        return {"wanted": manifest.wanted(asked), **extras}
 
     return rendered.recall(host.inputs(role, names, given), make)

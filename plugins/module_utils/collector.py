@@ -34,10 +34,9 @@ import typing
 
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns.admin import AdminError
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns.admin import Client as Cjdns
+from ansible_collections.vdloo.mesh.plugins.module_utils.consul.client import KV_PREFIX, ClientError, TooBig
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul.client import Client as Consul
-from ansible_collections.vdloo.mesh.plugins.module_utils.consul.client import ClientError, TooBig
 
-KV_PREFIX = "vdloo-mesh/v1/"
 MAX_FILE_BYTES = 8 * 1024 * 1024
 # A source that has used up its time without noticing is given up this much later.
 GRACE_S = 0.5

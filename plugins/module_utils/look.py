@@ -12,14 +12,16 @@ import json
 import os
 import pwd
 import re
+import shutil
 import sys
 import threading
 import time
 import typing
 
-from ansible_collections.vdloo.mesh.plugins.module_utils import manifest, registry, resolver
+from ansible_collections.vdloo.mesh.plugins.module_utils import digest, manifest, on_disk
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import identity, public, running
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
+from ansible_collections.vdloo.mesh.plugins.module_utils.resolver import host
 
 CONFIG = "/etc/cjdroute.conf"
 IDENTITY = "/etc/cjdns/identity.json"
@@ -28,10 +30,11 @@ STARTED = "/run/cjdns/started.conf"
 SECRETS = "/etc/vdloo-mesh/secrets.json"
 REGISTRY = "/var/lib/vdloo-mesh/registry.json"
 BOOTSTRAPPED = "/var/lib/vdloo-mesh/consul-bootstrapped"
-KV_PREFIX = "vdloo-mesh/v1/"
 # Best first; one that every sshd of the last ten years has comes first.
 HOST_KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 PACKAGE_MANAGERS = ("apt-get", "dnf", "yum", "pacman", "apk", "zypper")
+# Whatever the path of the user who logged in is.
+FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Enough to tell two records apart.
 DIGEST_CHARS = 16
 
@@ -104,11 +107,11 @@ def system() -> dict[str, typing.Any]:
         "os": {"id": release.get("ID", ""), "like": release.get("ID_LIKE", "").split(), "version": release.get("VERSION_ID", "")},
         "kernel": os.uname().release,
         "init": (read_text("/proc/1/comm") or "").strip(),
-        "package_manager": next((name for name in PACKAGE_MANAGERS if which(name)), ""),
+        "package_manager": next((name for name in PACKAGE_MANAGERS if shutil.which(name, path=FOLDERS)), ""),
         "python": {"path": sys.executable, "version": ".".join(map(str, sys.version_info[:3]))},
         "tun": os.path.exists("/dev/net/tun"),
         "ipv6": all((read_text(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6") or "").strip() == "0" for name in ("default", "lo")),
-        "iproute": which("ip"),
+        "iproute": shutil.which("ip", path=FOLDERS) is not None,
         "problem": "",
         **access(),
     }
@@ -132,11 +135,11 @@ def mesh() -> dict[str, typing.Any]:
     problems = []
     secrets, registry_kept = {}, {}
     try:
-        secrets = read_object(SECRETS)
+        secrets = on_disk.read_object(SECRETS) or {}
     except ValueError as error:
         problems.append(str(error))
     try:
-        registry_kept = read_object(REGISTRY)
+        registry_kept = on_disk.read_object(REGISTRY) or {}
     except ValueError as error:
         problems.append(str(error))
     generation = secrets.get("generation", "")
@@ -220,14 +223,14 @@ def health(agent: client.Client) -> dict[str, typing.Any]:
 def store(agent: client.Client) -> dict[str, dict]:
     """Digests of the records in the key/value store by name, and when each node was last converged."""
     digests, converged = {}, {}
-    for key, text in agent.kv(KV_PREFIX).items():
-        folder, _slash, name = key[len(KV_PREFIX) :].partition("/")
+    for key, text in agent.kv(client.KV_PREFIX).items():
+        folder, _slash, name = key[len(client.KV_PREFIX) :].partition("/")
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             continue
         if folder == "registry":
-            digests[name] = registry.digest(value)[:DIGEST_CHARS]
+            digests[name] = digest.of(value)[:DIGEST_CHARS]
         elif folder == "converged" and isinstance(value, dict):
             converged[name] = str(value.get("at"))
     return {"registry": digests, "converged": converged}
@@ -236,9 +239,9 @@ def store(agent: client.Client) -> dict[str, dict]:
 def host_resolver() -> dict[str, typing.Any]:
     """Whether the host asks dnsmasq, and the settings under which it was handed over."""
     try:
-        host = resolver.Resolver()
-        return {"settings": host.stored(), "handed_over": host.handed_over(), "manager": host.detect(), "problem": ""}
-    except (resolver.ResolverError, OSError) as error:
+        found = host.Resolver()
+        return {"settings": found.stored(), "handed_over": found.handed_over(), "manager": found.detect(), "problem": ""}
+    except (host.ResolverError, OSError) as error:
         return {**NOTHING["resolver"], "problem": str(error)}
 
 
@@ -249,22 +252,3 @@ def read_text(path: str) -> str | None:
             return file.read()
     except OSError:
         return None
-
-
-def read_object(path: str) -> dict[str, typing.Any]:
-    """Read a file that holds a JSON object; empty when there is none. Raises ValueError with what to do for anything else."""
-    text = read_text(path)
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} does not hold a JSON object: restore it from another node of the mesh, it was left as it is")
-    return value
-
-
-def which(name: str) -> bool:
-    folders = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-    return any(os.access(f"{folder}/{name}", os.X_OK) for folder in folders)

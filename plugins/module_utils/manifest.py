@@ -24,12 +24,17 @@ def attributes_of(entry: dict) -> dict[str, str]:
     return {key: entry[key] for key in ("mode", "owner", "group")}
 
 
+def _digest(entry: dict) -> str:
+    return hashlib.sha256(entry["content"]).hexdigest()
+
+
 def wanted(manifest: dict) -> dict:
     """Tell what should be there, in the shape of one role of `observe`."""
     plain = read(manifest)
     return {
         "files": {
-            path: None if entry["content"] is None else {"sha256": hashlib.sha256(entry["content"]).hexdigest(), **attributes_of(entry)}
+            # A secret is not known here: on the node it is compared with what was put there.
+            path: None if entry["content"] is None else {"sha256": None if entry["secret"] else _digest(entry), **attributes_of(entry)}
             for path, entry in plain["files"].items()
         },
         "directories": {path: attributes_of(entry) for path, entry in plain["directories"].items()},
@@ -41,17 +46,14 @@ def wanted(manifest: dict) -> dict:
 def record(role: str, plain: dict, facts: dict, state_dir: str = STATE_DIR) -> dict:
     """Build the list of what a role manages: no contents. A program that is as it was recorded is not hashed anew."""
     old = (load(role, state_dir) or {}).get("programs", {})
-    programs = {}
-    for path, source in plain["programs"].items():
-        sha256, signature = on_disk.program(path, old.get(path))
-        programs[path] = {"source": source, "sha256": sha256, "signature": signature}
+    programs = {path: {"source": source, **on_disk.program(path, old.get(path))} for path, source in plain["programs"].items()}
     return {
         "version": RECORD_VERSION,
         "role": role,
         "facts": facts,
         "files": {
             # Not whether it is there: a file that comes and goes is managed all the same.
-            path: {**attributes_of(entry), "secret": entry["secret"]}
+            path: {**attributes_of(entry), "secret": entry["secret"], **({"sha256": _digest(entry)} if entry["secret"] else {})}
             for path, entry in plain["files"].items()
         },
         "directories": {path: attributes_of(entry) for path, entry in plain["directories"].items()},
@@ -89,8 +91,9 @@ def load(role: str, state_dir: str = STATE_DIR) -> dict | None:
 def observe(state_dir: str = STATE_DIR, run=systemd.run_command) -> dict[str, dict]:
     """Look at all that the recorded manifests name: {role: {"facts", "files", "directories", "programs", "services"}}.
 
-    A file is {"sha256", "mode", "owner", "group"}, a directory the same without the digest, a program {"source", "recorded", "sha256"} and a
-    service as in systemd.services, with "reads" beside; None or "" stands for what is not there. A role without a usable record is left out.
+    A file is {"sha256", "mode", "owner", "group"} and, for a secret, "recorded", the digest of what was put there; a directory is the same
+    without digests, a program {"source", "recorded", "sha256",
+    "version"} and a service as in systemd.services, with "reads" beside; None or "" stands for what is not there. A role without a usable record is left out.
     It never raises: with a systemd that does not answer no service runs.
     """
     try:
@@ -103,19 +106,27 @@ def observe(state_dir: str = STATE_DIR, run=systemd.run_command) -> dict[str, di
     return {
         role: {
             "facts": found["facts"],
-            "files": {path: on_disk.file(path) for path in found["files"]},
+            "files": {path: _look_at_file(path, entry) for path, entry in found["files"].items()},
             "directories": {path: on_disk.directory(path) for path in found["directories"]},
-            "programs": {
-                path: {
-                    "source": entry.get("source", ""),
-                    "recorded": entry.get("sha256", ""),
-                    "sha256": on_disk.program(path, entry)[0],
-                }
-                for path, entry in found["programs"].items()
-            },
+            "programs": {path: _look_at_program(path, entry) for path, entry in found["programs"].items()},
             "services": services[role],
         }
         for role, found in records.items()
+    }
+
+
+def _look_at_file(path: str, entry: dict) -> dict[str, str] | None:
+    found = on_disk.file(path)
+    return {**found, "recorded": str(entry.get("sha256"))} if found and entry.get("secret") is True else found
+
+
+def _look_at_program(path: str, entry: dict) -> dict[str, str]:
+    found = on_disk.program(path, entry)
+    return {
+        "source": entry.get("source", ""),
+        "recorded": entry.get("sha256", ""),
+        "sha256": found["sha256"],
+        "version": found["version"],
     }
 
 
@@ -142,8 +153,8 @@ def drift(wanted: dict, observed: dict | None) -> list[str]:
         for path, entry in wanted[section].items():
             if path not in observed[section]:
                 reasons.append(f"{path} is not managed yet")
-            elif observed[section][path] != entry:
-                reasons.append(_difference(path, entry, observed[section][path]))
+            else:
+                reasons.extend(_difference(path, entry, observed[section][path]))
     for path, entry in wanted["programs"].items():
         reasons.extend(_program_drift(path, entry, observed["programs"].get(path)))
     for name, entry in wanted["services"].items():
@@ -153,15 +164,15 @@ def drift(wanted: dict, observed: dict | None) -> list[str]:
     return reasons
 
 
-def _difference(path: str, entry: dict | None, found: dict | None) -> str:
+def _difference(path: str, entry: dict | None, found: dict | None) -> list[str]:
     if found is None:
-        return f"{path} is missing"
+        return [f"{path} is missing"] if entry is not None else []
     if entry is None:
-        return f"{path} should not be there"
-    if found.get("sha256") != entry.get("sha256"):
-        return f"{path} differs"
+        return [f"{path} should not be there"]
+    if "sha256" in entry and found["sha256"] != (entry["sha256"] or found.get("recorded")):
+        return [f"{path} differs"]
     parts = [f"{key} {found.get(key)} instead of {entry[key]}" for key in ("mode", "owner", "group") if found.get(key) != entry[key]]
-    return f"{path} has the {', '.join(parts)}"
+    return [f"{path} has the {', '.join(parts)}"] if parts else []
 
 
 def _program_drift(path: str, entry: dict, found: dict | None) -> list[str]:

@@ -11,7 +11,7 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import systemd
 
 KEYS = {
     "directories": {"path", "owner", "group", "mode"},
-    "files": {"path", "content", "secret_content", "absent", "owner", "group", "mode", "validate"},
+    "files": {"path", "content", "secret", "absent", "owner", "group", "mode", "validate"},
     "checks": {"directory", "suffixes", "command"},
     "programs": {"path", "source"},
     "services": {"name", "restart", "reload"},
@@ -24,8 +24,8 @@ class ManifestError(ValueError):
     """A manifest that cannot be applied; the message names the entry and says what to do."""
 
 
-def read(manifest: dict) -> dict:
-    """Check a manifest and fill in what it leaves out.
+def read(manifest: dict, secrets: dict | None = None) -> dict:
+    """Check a manifest and fill in what it leaves out. `secrets` has the contents of its secret files by path; without it, they have none.
 
     Returns {"directories": {path: {"owner", "group", "mode"}},
              "files": {path: {"owner", "group", "mode", "content": bytes or None for one that must not be there, "secret", "validate": argv or []}},
@@ -37,24 +37,18 @@ def read(manifest: dict) -> dict:
     entries = {section: _entries(section, manifest.get(section) or []) for section in KEYS}
     plain = {
         "directories": _by_path("directories", entries["directories"], lambda where, entry: _attributes(where, entry, "0755")),
-        "files": _by_path("files", entries["files"], _file),
+        "files": _by_path("files", entries["files"], lambda where, entry: _file(where, entry, secrets)),
         "checks": [_check(f"checks[{index}]", entry) for index, entry in enumerate(entries["checks"])],
         "programs": _by_path("programs", entries["programs"], lambda where, entry: _text(where, entry, "source")),
         "services": _services(entries["services"]),
     }
+    strangers = set(secrets or {}) - {path for path, entry in plain["files"].items() if entry["secret"]}
+    if strangers:
+        raise ManifestError(f"{_listed(strangers)} is among the secrets, and no secret file of the manifest")
     for path in plain["files"]:
         if path in plain["directories"]:
             raise ManifestError(f"{path} is among the files and the directories of the manifest: leave one of the two out")
     return plain
-
-
-def secrets(manifest) -> set[str]:
-    """Collect the secret contents of a manifest that nobody has checked yet, but for those so short that any text has them."""
-    entries = manifest.get("files") if isinstance(manifest, dict) else None
-    contents = (
-        [entry.get("secret_content") for entry in entries or [] if isinstance(entry, dict)] if isinstance(entries, (list, tuple)) else []
-    )
-    return {content for content in contents if isinstance(content, str) and len(content) >= 8}
 
 
 def _listed(names) -> str:
@@ -113,26 +107,37 @@ def _attributes(where: str, entry: dict, mode: str) -> dict[str, str]:
     return {**names, "mode": mode.rjust(4, "0")}
 
 
-def _file(where: str, entry: dict) -> dict:
-    given = [key for key in ("content", "secret_content") if key in entry]
-    absent = entry.get("absent", False)
-    if not isinstance(absent, bool):
-        raise ManifestError(f"{where}: absent is neither true nor false")
-    if len(given) + absent != 1:
-        raise ManifestError(f"{where}: exactly one of content, secret_content and absent is needed")
-    content = None
-    if given:
-        content = entry[given[0]]
-        # Not repeated in the message: it may be a secret.
-        if not isinstance(content, str):
-            raise ManifestError(
-                f"{where}: {given[0]} is {type(content).__name__} and not text: turn it into text, for example with to_nice_json"
-            )
-        content = content.encode()
+def _file(where: str, entry: dict, secrets: dict | None) -> dict:
+    given = [key for key in ("content", "secret", "absent") if (key in entry if key == "content" else _flag(where, entry, key))]
+    if len(given) != 1:
+        raise ManifestError(f"{where}: exactly one of content, secret and absent is needed")
+    content = None if given == ["absent"] else b""
+    if given == ["content"]:
+        content = _content(where, entry["content"])
+    elif given == ["secret"] and secrets is not None:
+        if where not in secrets:
+            raise ManifestError(f"{where}: its content is not among the secrets: give it there, under this path")
+        content = _content(where, secrets[where])
     validate = _command(where, "validate", entry["validate"]) if entry.get("validate") else []
-    if absent and validate:
+    if content is None and validate:
         raise ManifestError(f"{where}: a file that must not be there cannot be validated")
-    return {**_attributes(where, entry, "0644"), "content": content, "secret": given == ["secret_content"], "validate": validate}
+    return {**_attributes(where, entry, "0644"), "content": content, "secret": given == ["secret"], "validate": validate}
+
+
+def _flag(where: str, entry: dict, key: str) -> bool:
+    value = entry.get(key, False)
+    if not isinstance(value, bool):
+        raise ManifestError(f"{where}: {key} is neither true nor false")
+    return value
+
+
+def _content(where: str, content) -> bytes:
+    # Not repeated in the message: it may be a secret.
+    if not isinstance(content, str):
+        raise ManifestError(
+            f"{where}: the content is {type(content).__name__} and not text: turn it into text, for example with to_nice_json"
+        )
+    return content.encode()
 
 
 def _command(where: str, key: str, argv) -> list[str]:

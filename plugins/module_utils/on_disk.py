@@ -1,14 +1,20 @@
 # Copyright: (c) 2026, vdloo.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Files, directories and programs as they are on the node, told in plain values."""
+"""Files, directories and programs as they are on the node, told in plain values. A text that cannot be a path is one of nothing."""
 
 from __future__ import annotations
 
 import grp
 import hashlib
+import json
 import os
 import pwd
+import re
 import stat
+import subprocess
+
+VERSION_S = 3
+VERSION = re.compile(r"(?<![A-Za-z0-9.])v?([0-9][A-Za-z0-9.+~_-]*)")
 
 
 def _account(find, number: int) -> str:
@@ -66,7 +72,7 @@ def file(path: str) -> dict[str, str] | None:
     """Tell {"sha256", "mode", "owner", "group"} of a file; None when nothing is there. What is no plain file has an empty digest."""
     try:
         status = os.lstat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return {"sha256": digest(path) if stat.S_ISREG(status.st_mode) else "", **_attributes(status)}
 
@@ -75,22 +81,51 @@ def directory(path: str) -> dict[str, str] | None:
     """Tell {"mode", "owner", "group"} of a directory, or of the one that a link leads to; None when it is none."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return _attributes(status) if stat.S_ISDIR(status.st_mode) else None
 
 
-def program(path: str, recorded: dict | None = None) -> tuple[str, list[int]]:
-    """Tell the SHA-256 of a program, empty when it is not there, and its signature (inode, size, mtime and ctime in ns).
+def program(path: str, recorded: dict | None = None) -> dict:
+    """Tell {"sha256", "version", "signature"} of a program: both texts empty when it is not there, the signature being inode, size, mtime and ctime in ns.
 
-    With the signature that is recorded, the digest is the one that is recorded: some programs have 100 MB.
+    With the signature that is recorded, the rest is what is recorded: some programs have 100 MB, and each takes a while to tell its version.
     """
     try:
         status = os.stat(path)
-    except OSError:
-        return "", []
+    except (OSError, ValueError):
+        return {"sha256": "", "version": "", "signature": []}
     if not stat.S_ISREG(status.st_mode):
-        return "", []
+        return {"sha256": "", "version": "", "signature": []}
     signature = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    known = recorded and recorded.get("signature") == signature and recorded.get("sha256")
-    return (known or digest(path)), signature
+    if recorded and recorded.get("signature") == signature and recorded.get("sha256") and "version" in recorded:
+        return {key: recorded[key] for key in ("sha256", "version", "signature")}
+    return {"sha256": digest(path), "version": version(path), "signature": signature}
+
+
+def version(path: str) -> str:
+    """The first number in what a program says to --version; empty when it says none."""
+    try:
+        said = subprocess.run(
+            [path, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=VERSION_S, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = VERSION.search(said.decode("utf-8", "replace"))
+    return found.group(1) if found else ""
+
+
+def read_object(path: str) -> dict | None:
+    """Read a file that holds one JSON object; None when there is none. Raises ValueError with what to do for anything else."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            value = json.load(stream)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} does not hold a JSON object: restore it from another node of the mesh, it was left as it is")
+    return value

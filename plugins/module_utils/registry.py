@@ -23,13 +23,13 @@ Pure: data in, data out; nothing of Ansible.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import json
 import re
 import typing
 from collections.abc import Callable
 
+from ansible_collections.vdloo.mesh.plugins.module_utils import digest
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import keys
 
 PUBLIC_ZONE = "public"
@@ -287,11 +287,6 @@ def identity_problems(registry: dict[str, dict]) -> list[str]:
     return problems
 
 
-def digest(record: dict) -> str:
-    """SHA-256 of a record as canonical JSON, in hexadecimal."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def merge(*registries: dict[str, dict]) -> dict[str, dict]:
     """Merge registries, node by node: the higher (version, updated, digest) wins.
 
@@ -307,7 +302,7 @@ def merge(*registries: dict[str, dict]) -> dict[str, dict]:
 
 
 def _rank(record: dict) -> tuple:
-    return (record["state"] == "revoked", record["version"], record["updated"], digest(record))
+    return (record["state"] == "revoked", record["version"], record["updated"], digest.of(record))
 
 
 def update(registry: dict[str, dict], told: dict, now: str) -> dict[str, dict]:

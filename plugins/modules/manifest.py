@@ -34,14 +34,19 @@ options:
     description:
       - What the role manages. Each section is a list, and may be left out.
       - C(directories) have C(path), C(owner), C(group) and C(mode) (by default C(root), C(root) and C("0755")).
-      - C(files) have C(path), one of C(content), C(secret_content) and C(absent=true), and C(owner), C(group), C(mode) (by default C("0644")).
+      - C(files) have C(path), one of C(content), C(secret=true) and C(absent=true), and C(owner), C(group), C(mode) (by default C("0644")).
         C(validate) is a command, as a list, that is given the staged file as C(%s). A link at the path is refused.
       - C(checks) have C(directory), C(suffixes) and C(command), for a daemon that judges a whole directory. Its C(%s) is a copy of
         the directory with the new files, and those of others with one of the suffixes, in it.
-      - C(programs) have C(path) and C(source), any text that tells which program is wanted. The program must be there.
+      - C(programs) have C(path) and C(source), any text that tells which program is wanted. The program must be there. It is run with
+        C(--version) when it is a new one, and what it says is recorded.
       - C(services) have C(name), a full unit name, and the paths whose change needs a C(restart) or a C(reload).
       - Required with O(state=present).
     type: dict
+  secrets:
+    description: Contents of the C(secret) files of the manifest, by path. They are shown nowhere.
+    type: dict
+    default: {}
   facts:
     description: What the manifest was rendered from and only the node could tell. Recorded; no secrets.
     type: dict
@@ -288,7 +293,7 @@ def run(module: AnsibleModule) -> dict:
     places = Places(module.params["state_dir"], role)
     if state == "observed":
         return {"changed": False, "changed_paths": [], "services": judge_recorded(role, places)}
-    plain = manifest_reader.read(module.params["manifest"]) if state == "present" else {}
+    plain = manifest_reader.read(module.params["manifest"], module.params["secrets"]) if state == "present" else {}
     if module.check_mode:
         return apply(module, places, plain) if state == "present" else roll_back(module, places)
     places.make()
@@ -304,8 +309,8 @@ def main() -> None:
         argument_spec={
             "role": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "rolled_back", "observed"], "default": "present"},
-            # no_log, as the log of the node would hold the secrets in it otherwise: it masks no text of several lines inside of an option.
-            "manifest": {"type": "dict", "no_log": True},
+            "manifest": {"type": "dict"},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
             "facts": {"type": "dict", "default": {}},
             "validate": {"type": "bool", "default": True},
             "wait": {"type": "int", "default": 60},
@@ -314,10 +319,8 @@ def main() -> None:
         required_if=[("state", "present", ["manifest"])],
         supports_check_mode=True,
     )
-    # From here on the framework hides the secrets in what it returns, and not every path and mode of the manifest.
-    module.no_log_values = manifest_reader.secrets(module.params["manifest"])
-    # It would return all options, the manifest among them.
-    invocation = {"module_args": {name: value for name, value in module.params.items() if name != "manifest"}}
+    # It would return all options, and the manifest is large.
+    invocation = {"module_args": {name: value for name, value in module.params.items() if name not in ("manifest", "secrets")}}
     try:
         result = run(module)
     except (

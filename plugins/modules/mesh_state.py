@@ -101,25 +101,11 @@ import secrets as random_source
 import uuid
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils import files
+from ansible_collections.vdloo.mesh.plugins.module_utils import files, on_disk
 
 
-class StateError(Exception):
+class StateError(ValueError):
     """What is wrong with a file on the node, and what to do."""
-
-
-def read_json(path: str) -> dict | None:
-    """Read a file that holds one JSON object; None when it is missing. Raises StateError when it holds anything else."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise StateError(f"{path} is not valid JSON ({error}): restore it from another node of the mesh, it was left as it is") from error
-    if not isinstance(value, dict):
-        raise StateError(f"{path} does not hold a JSON object: restore it from another node of the mesh, it was left as it is")
-    return value
 
 
 def check_secrets(value: dict, source: str) -> None:
@@ -154,7 +140,7 @@ def new_secrets(seeds: list[str]) -> dict:
 
 def keep_secrets(path: str, given: dict | None, found: bool, seeds: list[str], check_mode: bool) -> tuple[dict | None, bool]:
     """Place or make the secrets where there are none; return those of the node and whether they are new."""
-    held = read_json(path)
+    held = on_disk.read_object(path)
     if held is not None:
         check_secrets(held, path)
         if given is not None and held != given:
@@ -201,8 +187,8 @@ def main() -> None:
     options = module.params
     try:
         held, changed = keep_secrets(options["secrets_file"], options["secrets"], options["found"], options["seeds"], module.check_mode)
-        registry = read_json(options["registry_file"]) or {}
-    except StateError as error:
+        registry = on_disk.read_object(options["registry_file"]) or {}
+    except ValueError as error:
         module.fail_json(msg=str(error))
     diff = []
     if changed:

@@ -164,7 +164,8 @@ resolver:
   type: dict
   returned: always
 manifests:
-  description: For each role that manages something here, what it manages and how that is now. See M(vdloo.mesh.manifest).
+  description: For each role that manages something here, what it manages and how that is now, the versions of the daemons' programs among it.
+    See M(vdloo.mesh.manifest).
   type: dict
   returned: always
 """

@@ -10,10 +10,11 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable
 
+from ansible_collections.vdloo.mesh.plugins.module_utils import digest, manifest, peering, quorum
 from ansible_collections.vdloo.mesh.plugins.module_utils import look as looking
-from ansible_collections.vdloo.mesh.plugins.module_utils import manifest, peering, quorum, resolver
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
+from ansible_collections.vdloo.mesh.plugins.module_utils.resolver import dns
 
 # In the order in which they are applied.
 ROLES = ("node", "cjdns", "consul", "dnsmasq", "h2o")
@@ -29,8 +30,8 @@ class Asked(typing.NamedTuple):
     listed: list[str]  # hosts of the group consul_servers
 
 
-# (host, role, variables that the play hands to the role, facts of the role) -> {"wanted": see manifest.wanted(), "secret": paths of the files
-# that hold secrets, and other variables of the role}
+# (host, role, variables that the play hands to the role, facts of the role) -> {"wanted": see manifest.wanted(), and other variables
+# of the role}
 Render = Callable[[str, str, dict, dict], dict]
 
 
@@ -141,10 +142,13 @@ def _updated(registry: dict[str, dict], looks: dict[str, dict], asked: Asked, no
     return registry
 
 
+def _is_bootstrapped(looks: dict[str, dict]) -> bool:
+    return any(look["consul"].get("bootstrapped") or look["consul"].get("raft") for look in looks.values())
+
+
 def _elect(looks: dict[str, dict], asked: Asked, registry: dict[str, dict], seeds: list[str]) -> dict[str, typing.Any]:
     """Who is to vote, and by which steps; see quorum.elect()."""
-    bootstrapped = any(look["consul"].get("bootstrapped") or look["consul"].get("raft") for look in looks.values())
-    if seeds and not bootstrapped:
+    if seeds and not _is_bootstrapped(looks):
         # Their number was written down when the mesh was founded: whoever takes part in the one bootstrap was decided then.
         return {"servers": [name for name in seeds if name in registry or name in looks], "steps": [], "refused": [], "warnings": []}
     alive = {member["name"] for look in looks.values() for member in look["consul"].get("members") or [] if member["alive"]}
@@ -178,7 +182,6 @@ def _wanted(name: str, registry: dict[str, dict], plan: dict, links: list[dict],
     """What the roles of one host are given."""
     seeds = plan["seeds"]
     own = registry.get(name, {})
-    bootstrapped = any(look["consul"].get("bootstrapped") or look["consul"].get("raft") for look in looks.values())
     members = {other: record for other, record in registry.items() if record["state"] == "member"}
     return {
         "address": own.get("address", ""),
@@ -197,7 +200,7 @@ def _wanted(name: str, registry: dict[str, dict], plan: dict, links: list[dict],
         "diallers": [registry[link["dialler"]]["public_key"] for link in links if link["listener"] == name],
         "consul": {
             "consul_server": name in plan["servers"],
-            "consul_bootstrap_expect": len(seeds) if name in seeds and not bootstrapped else 0,
+            "consul_bootstrap_expect": len(seeds) if name in seeds and not _is_bootstrapped(looks) else 0,
             "consul_bind_address": own.get("address", ""),
             "consul_retry_join": sorted(members[other]["address"] for other in {*seeds, *plan["servers"]} & set(members) - {name}),
             "consul_after_units": AFTER_UNITS,
@@ -209,13 +212,7 @@ def _manifest_drift(name: str, role: str, look: dict, given: dict, render: Rende
     observed = look["manifests"].get(role)
     if observed is None:
         return [NOT_SET_UP]
-    asked = render(name, role, given, observed.get("facts") or {})
-    wanted = {**asked["wanted"], "files": dict(asked["wanted"]["files"])}
-    for path in asked["secret"]:
-        # The plan does not know the secret; that it is the right one is asked in other ways.
-        if observed["files"].get(path):
-            wanted["files"][path] = {**wanted["files"][path], "sha256": observed["files"][path]["sha256"]}
-    return manifest.drift(wanted, observed)
+    return manifest.drift(render(name, role, given, observed.get("facts") or {})["wanted"], observed)
 
 
 def _node_drift(name: str, look: dict, render: Render) -> list[str]:
@@ -256,7 +253,7 @@ def _cjdns_drift(name: str, look: dict, wanted: dict, looks: dict[str, dict], re
 
 
 def _consul_drift(name: str, look: dict, wanted: dict, looks: dict[str, dict], render: Render) -> list[str]:
-    reasons = _manifest_drift(name, "consul", look, {**wanted["consul"], "consul_gossip_key": ""}, render)
+    reasons = _manifest_drift(name, "consul", look, wanted["consul"], render)
     if reasons:
         return reasons
     seen = look["consul"]
@@ -282,7 +279,7 @@ def _dnsmasq_drift(name: str, look: dict, render: Render) -> list[str]:
         return reasons
     asked = render(name, "dnsmasq", {}, look["manifests"]["dnsmasq"].get("facts") or {})
     settings = {key: asked[key] for key in ("managed", "addresses", "options", "probe_names")}
-    settings["domains"] = [asked["domain"], *map(resolver.reverse_domain, asked["networks"])]
+    settings["domains"] = [asked["domain"], *map(dns.reverse_domain, asked["networks"])]
     host = look["resolver"]
     if host["problem"]:
         return [*reasons, host["problem"]]
@@ -315,7 +312,7 @@ def _is_outdated(looks: dict[str, dict], registry: dict[str, dict]) -> bool:
     stores = [look["consul"] for look in looks.values() if look["consul"].get("leader")]
     if not stores:
         return False
-    digests = {name: records.digest(record)[: looking.DIGEST_CHARS] for name, record in registry.items()}
-    return any(stores[0]["registry"].get(name) != digest for name, digest in digests.items()) or bool(
-        set(looks) - set(stores[0]["converged"])
+    kept, converged = stores[0]["registry"], stores[0]["converged"]
+    return bool(set(looks) - set(converged)) or any(
+        kept.get(name) != digest.of(record)[: looking.DIGEST_CHARS] for name, record in registry.items()
     )

@@ -39,6 +39,14 @@ NOT_PURE = {
 OWN_FILES = re.compile(r"lookup\('ansible\.builtin\.(?:template|file)', (?:role_path|'[\w.-]+')")
 
 
+class Variable(typing.NamedTuple):
+    """A variable as it is written: its value, that as JSON, and all words in its templates. Without JSON it depends on who knows what."""
+
+    value: typing.Any
+    text: str | None
+    words: frozenset[str]
+
+
 class Roles:
     """The defaults and variables of the roles of this collection, each read once."""
 
@@ -46,6 +54,7 @@ class Roles:
         self.loader = loader
         self.extra = load_extra_vars(loader)
         self._known: dict[str, tuple[dict, dict]] = {}
+        self._described: dict[str, dict[str, Variable]] = {}
 
     def variables(self, role: str) -> tuple[dict, dict]:
         """The defaults and the variables of a role."""
@@ -53,12 +62,21 @@ class Roles:
             self._known[role] = (self._read(role, "defaults"), self._read(role, "vars"))
         return self._known[role]
 
+    def described(self, role: str) -> dict[str, Variable]:
+        """All variables of a role by name."""
+        if role not in self._described:
+            defaults, variables = self.variables(role)
+            self._described[role] = {name: _describe(value, True) for name, value in {**defaults, **variables}.items()}
+        return self._described[role]
+
     def _read(self, role: str, kind: str) -> dict:
         main = ROLES / role / kind / "main.yml"
         files = [main] if main.is_file() else sorted((ROLES / role / kind / "main").glob("*.yml"))
         found: dict = {}
         for path in files:
-            found = combine_vars(found, self.loader.load_from_file(str(path), cache="none", trusted_as_template=True) or {}, merge=False)
+            found = combine_vars(
+                found, self.loader.load_from_file(str(path), cache="none", unsafe=True, trusted_as_template=True) or {}, merge=False
+            )
         return found
 
 
@@ -91,22 +109,18 @@ class Host:
         templates. That may be more than is read, and is never less, but for what NOT_PURE names.
         """
         seen = self._seen(role, given)
-        own = {**dict.fromkeys(self.roles.variables(role)[0], True), **dict.fromkeys(self.roles.variables(role)[1], True)}
-        read: dict[str, typing.Any] = {}
-        waiting = {*names, *(_words_of_templates(role) & set(seen))}
+        own = self.roles.described(role)
+        read: dict[str, str] = {}
+        waiting = {*names, *(word for word in _words_of_templates(role) if word in seen)}
         while waiting:
             name = waiting.pop()
-            read[name] = plain(seen[name])
-            for text in _texts(read[name]):
-                words = _words(text)
-                if words & NOT_PURE and not (name in own and _reads_own_files_only(text)):
-                    return None
-                waiting |= (words & set(seen)) - set(read)
-        try:
-            text = json.dumps([ansible_version, _code(), role, read], sort_keys=True)
-        except TypeError:
-            # A vaulted value, or another that is not plain.
-            return None
+            # Most are the role's own, and the same for every host.
+            described = own[name] if name in own and seen[name] is own[name].value else _describe(seen[name], name in own)
+            if described.text is None:
+                return None
+            read[name] = described.text
+            waiting.update(word for word in described.words if word in seen and word not in read)
+        text = json.dumps([ansible_version, _code(), role, read], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _seen(self, role: str, given: dict) -> dict:
@@ -123,6 +137,19 @@ def plain(value: typing.Any) -> typing.Any:
     if isinstance(value, str):
         return str(value)
     return value
+
+
+def _describe(value: typing.Any, own: bool) -> Variable:
+    """`own` is a variable of a role, which may read the files of its role."""
+    written = plain(value)
+    texts = list(_texts(written))
+    words = frozenset().union(*map(_words, texts))
+    pure = not words & NOT_PURE or all(not _words(text) & NOT_PURE or (own and _reads_own_files_only(text)) for text in texts)
+    try:
+        return Variable(value, json.dumps(written, sort_keys=True) if pure else None, words)
+    except TypeError:
+        # A vaulted value, or another that is not plain.
+        return Variable(value, None, words)
 
 
 def _texts(value: typing.Any) -> Iterator[str]:

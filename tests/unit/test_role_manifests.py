@@ -40,8 +40,8 @@ def render(role: str, variable: str, given: dict, facts: dict | None = None):
     return json.loads(json.dumps(templar.template(variables[variable])))
 
 
-def files_of(rendered: dict) -> dict:
-    return manifest_reader.read(rendered)["files"]
+def files_of(rendered: dict, secrets: dict | None = None) -> dict:
+    return manifest_reader.read(rendered, secrets)["files"]
 
 
 def consul(facts: dict | None = None, **given) -> dict:
@@ -63,7 +63,9 @@ def test_a_manifest_can_be_read_and_is_the_same_each_time(role, given, facts):
 
 
 def test_the_files_of_consul_are_sorted_json_that_only_root_and_consul_read():
-    files = files_of(consul(consul_retry_join=["fc00::3", "fc00::1", "fc00::2"]))
+    rendered = consul(consul_retry_join=["fc00::3", "fc00::1", "fc00::2"])
+    assert GOSSIP_KEY not in json.dumps(rendered)
+    files = files_of(rendered, render("consul", "__consul_secrets", CONSUL, CONSUL_FACTS))
     config = json.loads(files["/etc/consul.d/consul.json"]["content"])
     assert (config["node_name"], config["bind_addr"], config["ports"]["serf_lan"]) == ("web", "fc00::1", 8301)
     expected = {

@@ -9,7 +9,7 @@ import pwd
 import time
 
 import pytest
-from ansible_collections.vdloo.mesh.plugins.module_utils import look, registry
+from ansible_collections.vdloo.mesh.plugins.module_utils import digest, look
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import identity, keys
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
 from fake_mesh import KEYS, PRIVATE_KEY, FakeConsul, record
@@ -104,7 +104,7 @@ def test_what_the_store_holds_is_told_by_digests_and_garbage_is_left_out():
             }
 
     assert look.store(Agent()) == {
-        "registry": {"n1": registry.digest(record("n1"))[: look.DIGEST_CHARS]},
+        "registry": {"n1": digest.of(record("n1"))[: look.DIGEST_CHARS]},
         "converged": {"n1": "2026-01-01T00:00:00Z"},
     }
 

@@ -32,7 +32,7 @@ def systemd_says(text=ALIVE, start=10**15):
 
 def apply(wanted, base, facts=None):
     """What the module does, without its caution."""
-    plain = manifest_reader.read(wanted)
+    plain = manifest_reader.read(wanted, {entry["path"]: "hush" for entry in wanted["files"] if entry.get("secret")})
     file_set.make(manifest_changes.compare(plain, None, check_mode=False))
     state = Path(base) / "manifests"
     state.mkdir(exist_ok=True)
@@ -52,7 +52,7 @@ def node(tmp_path):
         "directories": [{"path": f"{tmp_path}/etc", "mode": "0750"}],
         "files": [
             {"path": f"{tmp_path}/etc/conf", "content": "a = 1\n", "mode": "0640"},
-            {"path": f"{tmp_path}/etc/key", "secret_content": "hush", "mode": "0600"},
+            {"path": f"{tmp_path}/etc/key", "secret": True, "mode": "0600"},
             {"path": f"{tmp_path}/etc/old", "absent": True},
         ],
         "programs": [{"path": str(program), "source": "package"}],

@@ -134,8 +134,10 @@ def file(**entry):
         ({**file(), "directories": [{"path": "/nowhere/x"}]}, "/nowhere/x is among the files and the directories"),
         (file(validate=["true"]), "validate has no %s"),
         (file(validate="true %s"), "validate is not a list of words"),
-        (file(secret_content="x"), "exactly one of content, secret_content and absent"),
-        ({"files": [{"path": "/x"}]}, "exactly one of content, secret_content and absent"),
+        (file(secret=True), "exactly one of content, secret and absent"),
+        ({"files": [{"path": "/x"}]}, "exactly one of content, secret and absent"),
+        ({"files": [{"path": "/x", "secret": "yes"}]}, "/x: secret is neither true nor false"),
+        ({"files": [{"path": "/x", "secret": True}]}, "/x: its content is not among the secrets"),
         ({"files": [{"path": "/x", "absent": True, "validate": ["true", "%s"]}]}, "cannot be validated"),
         (file(content={"a": 1}), "content is dict and not text"),
         (file(mode=0o644), "the mode 420 is not an octal number in quotes"),
@@ -218,15 +220,16 @@ def test_a_whole_directory_is_judged_with_the_files_of_others(node):
     node.etc.mkdir()
     (node.etc / "theirs.json").write_text("theirs")
     (node.etc / "notes.txt").write_text("nonsense that no daemon reads")
-    ours = [{"path": str(node.etc / "a.json"), "content": "a"}, {"path": str(node.etc / "b.json"), "secret_content": "b", "mode": "0600"}]
-    assert node.run(whole(node, *ours))["validated"] == [str(node.etc)]
+    ours = [{"path": str(node.etc / "a.json"), "content": "a"}, {"path": str(node.etc / "b.json"), "secret": True, "mode": "0600"}]
+    secrets = {str(node.etc / "b.json"): "b"}
+    assert node.run(whole(node, *ours), secrets=secrets)["validated"] == [str(node.etc)]
     assert {path.name: path.read_text() for path in (node.base / "seen").iterdir()} == {
         "theirs.json": "theirs",
         "a.json": "a",
         "b.json": "b",
     }
     (node.etc / "theirs.json").write_text("nonsense")
-    assert not node.run(whole(node, *ours))["changed"], "nothing of ours changes"
+    assert not node.run(whole(node, *ours), secrets=secrets)["changed"], "nothing of ours changes"
     result = node.run(whole(node, ours[0], {"path": ours[1]["path"], "absent": True}))
     assert f"{node.etc}/theirs.json:1:nonsense" in result["msg"]
     assert (node.etc / "b.json").exists()
@@ -419,11 +422,12 @@ def test_a_program_that_was_replaced_is_recorded_anew(node):
     assert recorded["signature"][2] == program.stat().st_mtime_ns
 
 
-def secret(node, text=SECRET):
-    return {
+def run_with_secret(node, text=SECRET, **options):
+    wanted = {
         "directories": [{"path": str(node.etc)}],
-        "files": [{"path": str(node.etc / "key"), "secret_content": text, "mode": "0600", "validate": [str(node.base / "judge"), "%s"]}],
+        "files": [{"path": str(node.etc / "key"), "secret": True, "mode": "0600", "validate": [str(node.base / "judge"), "%s"]}],
     }
+    return node.run(wanted, secrets={str(node.etc / "key"): text}, **options)
 
 
 @pytest.mark.parametrize("check", [False, True])
@@ -431,11 +435,11 @@ def test_no_secret_leaves_the_node_or_is_logged_there(node, monkeypatch, check):
     logged = []
     monkeypatch.setattr(AnsibleModule, "log", lambda self, msg, log_args=None: logged.append(f"{msg} {log_args}"))
     shutil.rmtree(node.state, ignore_errors=True)
-    results = [node.run(secret(node), check=check, _ansible_verbosity=4)]
+    results = [run_with_secret(node, check=check, _ansible_verbosity=4)]
     shown = [node.out]
-    results.append(node.run(secret(node, SECRET.replace("c2V", "d3W")), check=check, _ansible_verbosity=4))
+    results.append(run_with_secret(node, SECRET.replace("c2V", "d3W"), check=check, _ansible_verbosity=4))
     shown.append(node.out)
-    results.append(node.run(secret(node, SECRET.replace("{", "nonsense " + KEY)), check=check, _ansible_verbosity=4))
+    results.append(run_with_secret(node, SECRET.replace("{", "nonsense " + KEY), check=check, _ansible_verbosity=4))
     shown.append(node.out)
     results.append(node.run({"directories": [], "files": [{"path": str(node.etc / "key"), "absent": True}]}, check=check))
     shown.append(node.out)
@@ -453,8 +457,8 @@ def test_no_secret_leaves_the_node_or_is_logged_there(node, monkeypatch, check):
 
 
 def test_the_previous_versions_are_for_root_alone(node):
-    node.run(secret(node))
-    node.run(secret(node, "another"))
+    run_with_secret(node)
+    run_with_secret(node, "another")
     assert mode(node.state / "previous") == 0o700
     assert mode(node.state / "previous" / "web.json") == 0o600
     node.run(state="rolled_back")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.vdloo.mesh.plugins.module_utils import look, manifest, registry
+from ansible_collections.vdloo.mesh.plugins.module_utils import digest, look, manifest
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import plan
 from fake_mesh import ADDRESS, KEYS
@@ -44,7 +44,7 @@ def role_manifest(role: str, given: dict) -> dict:
         "directories": [],
         "files": [
             {"path": path, "content": f"{role} {server}", "mode": "0644", "owner": "root", "group": "root"},
-            {"path": f"/etc/{role}.secret", "secret_content": given.get("consul_gossip_key", ""), "mode": "0600"},
+            {"path": f"/etc/{role}.secret", "secret": True, "mode": "0600"},
         ],
         "programs": [],
         "services": [{"name": f"{role}.service", "restart": [path], "reload": []}],
@@ -57,7 +57,6 @@ def render(_name: str, role: str, given: dict, _facts: dict) -> dict:
     return {
         "wanted": asked,
         "packages": ASKED["packages"],
-        "secret": [f"/etc/{role}.secret"],
         "config": CONFIG,
         "domain": "consul",
         "networks": [],
@@ -128,7 +127,7 @@ def converged() -> dict[str, dict]:
             "raft": [{"name": other, "address": ADDRESS[other], "voter": True, "leader": other == "n1"} for other in NODES],
             "servers": {other: {"healthy": True, "since": NOW} for other in NODES},
             "tolerance": 1,
-            "registry": {other: registry.digest(record)[: look.DIGEST_CHARS] for other, record in made["registry"].items()},
+            "registry": {other: digest.of(record)[: look.DIGEST_CHARS] for other, record in made["registry"].items()},
             "converged": dict.fromkeys(NODES, NOW),
             "problem": "",
         }
