@@ -46,7 +46,7 @@ def test_a_configuration_that_the_check_of_a_daemon_refuses_changes_nothing(mesh
             "The previous files were put back, and the agent runs with them.",
         ),
         ("dnsmasq-mesh", {"dnsmasq_config": ["user=nosuchuser"]}, "The files of dnsmasq from before are back."),
-        ("h2o", {"h2o_config": {"user": "nosuchuser"}}, "The files from before are back."),
+        ("h2o", {"h2o_config": {"pid-file": "/nowhere/h2o.pid"}}, "The files from before are back."),
     ],
     ids=["cjdns", "consul", "dnsmasq", "h2o"],
 )
