@@ -46,7 +46,8 @@ def test_a_configuration_that_the_check_of_a_daemon_refuses_changes_nothing(mesh
             "The previous files were put back, and the agent runs with them.",
         ),
         ("dnsmasq-mesh", {"dnsmasq_config": ["user=nosuchuser"]}, "The files of dnsmasq from before are back."),
-        ("h2o", {"h2o_config": {"pid-file": "/nowhere/h2o.pid"}}, "The files from before are back."),
+        # Where Consul listens.
+        ("h2o", {"h2o_config": {"listen": [{"port": 80}, {"host": "127.0.0.1", "port": 8500}]}}, "The files from before are back."),
     ],
     ids=["cjdns", "consul", "dnsmasq", "h2o"],
 )
