@@ -12,7 +12,8 @@ A registry is a dictionary {name: record}. A record is a dictionary of plain JSO
     zones            list of str, the zones whose endpoints this node can dial, besides "public"
     site             str, "" when not told
     arch             str, the machine's architecture as `uname -m` says it, "" when not known
-    ssh              {"user": str, "port": int, "host_key": str}: how to log in at the overlay address; the key as in known_hosts
+    ssh              {"user": str, "port": int, "host_key": str}: how to log in at the overlay address; the key as in known_hosts. And "key":
+                     str, the node's own public key "ssh-ed25519 AAAA...", which all members let in; not there while it has none
     server_eligible  bool, whether it may be a Consul server
     state            str: member, left or revoked
     version          int, counts the changes of this record
@@ -29,7 +30,7 @@ import re
 import typing
 from collections.abc import Callable
 
-from ansible_collections.vdloo.mesh.plugins.module_utils import digest
+from ansible_collections.vdloo.mesh.plugins.module_utils import authorized_keys, digest
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import keys
 
 PUBLIC_ZONE = "public"
@@ -111,12 +112,14 @@ def access(variables: dict, known: dict | None) -> dict:
     written = str(variables.get("ansible_port", ""))
     ports = (told.get("ssh_port"), before.get("port"), int(written) if written.isdecimal() else 0)
     users = (told.get("ssh_user"), before.get("user"), variables.get("ansible_user"))
+    key = _first(_like(authorized_keys.KEY), told.get("ssh_key"), before.get("key"))
     return {
         "arch": _first(_like(ARCH), told.get("arch"), (known or {}).get("arch")) or "",
         "ssh": {
             "user": _first(_like(SSH_USER), *users) or "root",
             "port": _first(_whole(1, 65535), *ports) or 22,
             "host_key": _first(_like(SSH_HOST_KEY), told.get("ssh_host_key"), before.get("host_key")) or "",
+            **({"key": key} if key else {}),
         },
     }
 
@@ -252,6 +255,7 @@ def _is_ssh(value: object) -> bool:
         and _like(SSH_USER)(value.get("user"))
         and _whole(1, 65535)(value.get("port"))
         and (value.get("host_key") == "" or _like(SSH_HOST_KEY)(value.get("host_key")))
+        and ("key" not in value or _like(authorized_keys.KEY)(value["key"]))
     )
 
 

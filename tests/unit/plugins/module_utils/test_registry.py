@@ -201,6 +201,9 @@ def test_a_record_of_this_version_an_older_and_a_newer_one_are_sound():
         ({"zones": "home", "site": None}, "no valid zones, site"),
         ({"arch": "{{ x }}"}, "no valid arch"),
         ({"ssh": {"user": "root", "port": 0, "host_key": ""}}, "no valid ssh"),
+        ({"ssh": {"user": "root", "port": 22, "host_key": "", "key": ""}}, "no valid ssh"),
+        ({"ssh": {"user": "root", "port": 22, "host_key": "", "key": "ssh-ed25519 AAAA\nssh-rsa evil"}}, "no valid ssh"),
+        ({"ssh": {"user": "root", "port": 22, "host_key": "", "key": 'command="evil" ssh-ed25519 ' + "A" * 68}}, "no valid ssh"),
         ({"extra": object()}, "not plain JSON"),
     ],
 )
@@ -223,3 +226,13 @@ def test_whatever_is_in_a_field_the_record_is_judged_and_never_raises(field, val
 @given(ANYTHING, ANYTHING)
 def test_whatever_is_called_a_record_is_judged(name, value):
     assert records.record_problem(name, value)
+
+
+def test_a_nodes_own_key_is_what_it_told_or_what_was_known():
+    key, other = "ssh-ed25519 " + "A" * 68, "ssh-ed25519 " + "B" * 68
+    assert "key" not in records.access({}, None)["ssh"]
+    assert records.access({"node_access": {"ssh_key": key}}, None)["ssh"]["key"] == key
+    known = {"ssh": {"user": "root", "port": 22, "host_key": "", "key": key}}
+    assert records.access({"node_access": {"ssh_key": ""}}, known)["ssh"]["key"] == key
+    assert records.access({"node_access": {"ssh_key": "no key"}}, known)["ssh"]["key"] == key
+    assert records.access({"node_access": {"ssh_key": other}}, known)["ssh"]["key"] == other
