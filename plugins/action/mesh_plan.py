@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import socket
 import typing
 from datetime import datetime, timezone
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.vdloo.mesh.plugins.module_utils import manifest
+from ansible_collections.vdloo.mesh.plugins.module_utils import builds, manifest, settings
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
-from ansible_collections.vdloo.mesh.plugins.plugin_utils import memory, plan, rendering
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import agreement, bundle, inventory_settings, memory, plan, rendering
 
 # The host variables that describe a node; the rest of a host's variables stays untemplated.
 READ = (
@@ -23,6 +25,7 @@ READ = (
     "mesh_endpoints",
     "mesh_server_eligible",
     "mesh_site",
+    "mesh_state",
     "mesh_zones",
 )
 # What is large, and is no part of any template.
@@ -53,7 +56,8 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict | None = None) -> dict:
         super().run(tmp, task_vars)
-        _result, arguments = self.validate_argument_spec({"look": {"type": "str", "required": True}, "final": {"type": "bool"}})
+        specification = {"look": {"type": "str", "required": True}, "final": {"type": "bool"}, "settings": {"type": "dict"}}
+        _result, arguments = self.validate_argument_spec(specification)
         roles = rendering.Roles(self._loader)
         hosts: dict[str, rendering.Host] = {}
         looks: dict[str, dict] = {}
@@ -63,34 +67,104 @@ class ActionModule(ActionBase):
             hosts[name] = rendering.Host(roles, raw, {arguments["look"], *LEFT_OUT})
             if name in task_vars["ansible_play_hosts"]:
                 looks[name] = rendering.plain(raw[arguments["look"]])
-        asked = self._asked(hosts, groups["consul_servers"])
         rendered = memory.Memory(memory.default_path())
+        build = self._build()
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
+            agreed = self._agreed(
+                looks, hosts, roles, groups["consul_servers"], rendered, now, build, rendering.plain(arguments["settings"])
+            )
             made = plan.make(
                 looks,
-                asked,
+                self._asked(hosts, agreed, rendered, build),
                 lambda name, role, given, facts: render(hosts[name], role, given, facts, rendered),
-                datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                now,
                 # A dry run makes no keys: there is nothing to wait for.
                 final=arguments["final"] or self._task.check_mode,
             )
         except (plan.PlanError, ValueError) as error:
             raise AnsibleActionFail(str(error)) from error
         rendered.keep()
-        for warning in made.pop("warnings"):
+        hand_over(made, hosts, agreed)
+        made["lines"] = agreed.lines + made["lines"]
+        for warning in agreed.warnings + made.pop("warnings"):
             display.warning(warning)
-        return {"changed": False, **made}
+        return {"changed": False, "collection": build, **made}
 
     @staticmethod
-    def _asked(hosts: dict[str, rendering.Host], listed: list[str]) -> plan.Asked:
-        first = next(iter(hosts.values()))
-        # The inventory plugin has a group of this name too: who is a server now. A list of one's own says who is to be one.
-        own_list = listed and not any("mesh_role" in host.raw for host in hosts.values())
-        policy = first.value("consul_server_policy", "listed" if own_list else "elect")
+    def _agreed(
+        looks: dict[str, dict],
+        hosts: dict[str, rendering.Host],
+        roles: rendering.Roles,
+        listed: list[str],
+        rendered: memory.Memory,
+        now: str,
+        build: str,
+        earlier: dict | None,
+    ) -> agreement.Agreed:
+        """Agree on the settings, and let the hosts have them."""
+        known = {name: record for look in looks.values() for name, record in (look["mesh"].get("registry") or {}).items()}
+        members = {name for name, record in known.items() if isinstance(record, dict) and record.get("state") == "member"}
+        used = next((host.value("mesh_settings") for host in hosts.values() if "mesh_settings" in host.raw), settings.NO_DIGEST)
+        inventory = agreement.Inventory(
+            # The plugin has a group consul_servers too: who is a server now. A list of one's own says who is to be one.
+            from_mesh=is_from_mesh(hosts),
+            used=used,
+            servers=listed,
+            few=len(hosts) == 1 and bool(members - set(hosts)),
+            build="" if bundle.is_placed() else build,
+        )
+        told = inventory_settings.told(hosts, roles, rendered)
+        agreed = agreement.reach(looks, told, inventory, now, socket.gethostname(), earlier)
+        wanted = (agreed.record.get("values") or settings.NO_VALUES).get("collection", build)
+        if wanted != build:
+            # Its roles would undo what those of the newer one did.
+            raise AnsibleActionFail(
+                f"the mesh has another build of this collection by now ({builds.name(wanted)}, this is {builds.name(build)}): a run from a node that "
+                "has it brings it here. Nothing was changed"
+            )
+        for name in {*agreed.changed, *agreed.gone}:
+            hosts[name].override(agreed.changed.get(name, {}), agreed.gone.get(name, []))
+        return agreed
+
+    @staticmethod
+    def _build() -> str:
+        try:
+            return bundle.digest()
+        except bundle.BundleError as error:
+            raise AnsibleActionFail(str(error)) from error
+
+    @staticmethod
+    def _asked(hosts: dict[str, rendering.Host], agreed: agreement.Agreed, rendered: memory.Memory, build: str) -> plan.Asked:
+        name, first = next(iter(hosts.items()))
+        listed = (agreed.record.get("values") or settings.NO_VALUES)["consul_servers"] or []
+        policy = settings.for_host(agreed.record, name).get("consul_server_policy", "listed" if listed else "elect")
         if policy not in ("elect", "all", "listed"):
             raise AnsibleActionFail(f"consul_server_policy is {policy!r}: write elect, all or listed")
         described = {name: {key: host.value(key) for key in READ if key in host.raw} for name, host in hosts.items()}
-        return plan.Asked(described, policy, listed)
+        convergers = {name for name, host in hosts.items() if boolean(enabled(host, rendered))}
+        return plan.Asked(described, policy, listed, agreed.record, is_from_mesh(hosts), agreed.frozen, convergers, build)
+
+
+def enabled(host: rendering.Host, rendered: memory.Memory) -> typing.Any:
+    """Whether a host is to converge the mesh."""
+    name = "converger_enabled"
+    return rendered.recall(host.inputs("converger", [name], {}), lambda: host.role_value("converger", name, {}))
+
+
+def is_from_mesh(hosts: dict[str, rendering.Host]) -> bool:
+    """Whether the inventory plugin made the inventory."""
+    return any("mesh_role" in host.raw for host in hosts.values())
+
+
+def hand_over(made: dict, hosts: dict[str, rendering.Host], agreed: agreement.Agreed) -> None:
+    """Put the variables that a host has to be told into its plan, where the run does anything at all."""
+    for name in sorted({*agreed.changed, *agreed.gone} & set(made["hosts"])) if made["groups"] else ():
+        # A variable cannot be taken away in the middle of a run; with the role's own default nobody can tell.
+        gone = [variable for variable in agreed.gone.get(name, []) if variable not in settings.MESH_WIDE]
+        defaults = {variable: hosts[name].role_value(settings.role_of(variable), variable, {}) for variable in gone}
+        made["hosts"][name]["settings"] = {**agreed.changed.get(name, {}), **defaults}
+        made["groups"].append([name, "plan_settings"])
 
 
 def render(host: rendering.Host, role: str, given: dict, facts: dict, rendered: memory.Memory) -> dict[str, typing.Any]:

@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
             arguments = {"by": socket.gethostname(), **self._task.args, "library": library()}
         except LibraryError as error:
             display.warning(str(error))
-            return {**result, "changed": False, "mirrored": False, "written": [], "records": 0}
+            return {**result, "changed": False, "mirrored": False, "written": [], "settings": False, "records": 0}
         result.update(self._execute_module(module_name="vdloo.mesh.registry_mirror", module_args=arguments, task_vars=task_vars))
         # Shown with -vvv: a library is no news.
         result.get("invocation", {}).get("module_args", {}).pop("library", None)

@@ -18,6 +18,8 @@ description:
   - Consul decides V(mesh_status). A node answers when Consul says that it is alive, or when the node that was asked has a live CJDNS link to it.
     Where the two disagree, V(mesh_conflicts) says so. Without Consul, each node of the registry answers whose sshd takes a connection.
     A node that has left or was revoked is never in V(mesh).
+  - The settings that the machine keeps are variables of the group V(mesh), and of the hosts where they are a host's own. Your own C(group_vars) and
+    C(host_vars) beside the inventory file count more. A run of C(site.yml) makes what you set there a setting of the mesh.
   - What comes from the network is checked and is never a template. What cannot be true is left out with a warning that names it.
   - The inventory file is called C(mesh.yml) or C(mesh.yaml), or ends in C(.mesh.yml) or C(.mesh.yaml).
 extends_documentation_fragment:
@@ -149,6 +151,28 @@ options:
     ini:
       - section: vdloo_mesh_inventory
         key: registry_file
+  settings_file:
+    description:
+      - Where a node keeps the settings of the mesh. Only root can read it. It is read together with O(registry_file).
+      - The copy in Consul is not used, as every process on a node may write there.
+    type: str
+    default: /var/lib/vdloo-mesh/settings.json
+    env:
+      - name: VDLOO_MESH_SETTINGS_FILE
+    ini:
+      - section: vdloo_mesh_inventory
+        key: settings_file
+  node:
+    description:
+      - Name of the node that this machine is. It is reached without SSH, and is in V(mesh) whatever state its daemons are in, unless it has left the mesh.
+      - With it, ssh connects to no node whose host key the registry does not know.
+    type: str
+    default: ""
+    env:
+      - name: VDLOO_MESH_NODE
+    ini:
+      - section: vdloo_mesh_inventory
+        key: node
   known_hosts:
     description:
       - File to keep the nodes' SSH host keys in, out of the registry. It is handed to ssh beside your own known hosts, so that a node is known
@@ -193,6 +217,8 @@ cache_timeout: 300
 # ansible_host: fc12:3456::1         # the overlay address
 # ansible_user: root                 # as the last run logged in there
 # ansible_port: 2222                 # only where it is not 22
+# ansible_become: true               # only where the user is not root
+# ansible_connection: local          # only for the option node
 # mesh_address: fc12:3456::1
 # mesh_public_key: 0123...k
 # mesh_status: alive                 # alive, failed, left or unknown: Consul's word
@@ -208,7 +234,10 @@ cache_timeout: 300
 # mesh_services: {web: passing}      # passing, warning or critical
 # mesh_sources: [cjdns, consul, kv, registry]   # who knows the node; kv is the registry in Consul, registry the file
 # mesh_state: member                 # member, left, revoked, or unknown without a registry
+# mesh_server_eligible: true         # whether it may be a Consul server
 # mesh_converged: "2026-01-02T03:04:05Z"        # the last run that converged it, "" when not known
+#
+# Besides, the settings of the mesh, such as h2o_routes, and mesh_settings, which tells them from others.
 #
 # The groups: mesh, mesh_unreachable; and, of the nodes in mesh, consul_servers, consul_clients and service_<name> for each service
 # that is registered there (with _ for characters that a group's name cannot have).
@@ -226,12 +255,13 @@ from pathlib import Path
 
 from ansible.errors import AnsibleBrokenConditionalError, AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible_collections.vdloo.mesh.plugins.module_utils import collector
+from ansible_collections.vdloo.mesh.plugins.module_utils import collector, digest, settings
+from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul.client import split_addr
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import bootstrap, view
 
 # Raised when what is kept in the cache changes its shape.
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 GROUPS = ("mesh", "mesh_unreachable", "consul_servers", "consul_clients")
 # What the plugin keeps of a node for itself.
 PRIVATE = ("name", "reachable", "ssh")
@@ -249,6 +279,7 @@ class Snapshot(typing.TypedDict):
     format: int
     asked: str  # digest of what was asked whom: an answer to another question is none
     nodes: list[view.Node]
+    settings: dict  # the record that the machine keeps, {} without one
     via: str  # the bootstrap node that told, "" when this machine did
 
 
@@ -263,7 +294,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._read_config_data(path)
         request = self._request()
         snapshot = self._cached(path, cache, request)
-        self._populate(snapshot["nodes"])
+        self._populate(snapshot["nodes"], snapshot["settings"])
         self._connect(snapshot, path)
         self._construct(snapshot["nodes"])
 
@@ -297,13 +328,21 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             }
         if "registry" in sources:
             request["registry_file"] = self.get_option("registry_file")
+            request["settings_file"] = self.get_option("settings_file")
+        node = self.get_option("node")
+        # Whoever repairs the mesh has to reach a node whose Consul does not run.
+        request["knock"] = bool(node)
+        if node and (not records.DNS_LABEL.fullmatch(node) or node in records.RESERVED_NAMES):
+            raise AnsibleParserError(f"node: {node!r} is not the name of a node: write the one that this machine has in the mesh")
+        if node and self.get_option("bootstrap"):
+            raise AnsibleParserError("node and bootstrap: this machine is a node, or it asks one from outside: leave one of them out")
         if not sources:
             raise AnsibleParserError("sources: it is empty, so there is nobody to ask: leave it out, or name cjdns, consul or registry")
         return request
 
     def _cached(self, path: str, cache: bool, request: dict) -> Snapshot:
         """The snapshot out of the cache where the user wants one and it is there; else a new one, which is then kept."""
-        whom = [self.get_option("bootstrap"), {**request, "consul": {**request.get("consul", {}), "token": ""}}]
+        whom = [self.get_option("bootstrap"), self.get_option("node"), {**request, "consul": {**request.get("consul", {}), "token": ""}}]
         asked = hashlib.sha256(json.dumps(whom, sort_keys=True).encode()).hexdigest()
         self.load_cache_plugin()
         wanted = self.get_option("cache")
@@ -330,6 +369,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         else:
             reply = collector.collect(request)
         nodes, warnings = view.merge(reply["answers"])
+        self._add_own(nodes)
+        kept = reply["answers"].get("settings", {})
+        problem = settings.problem(kept)
+        if problem:
+            warnings.append(f"the settings were left out: {problem}")
         where = f" (on {via})" if via else ""
         failures = self._failures(request, reply["errors"])
         if not nodes:
@@ -340,7 +384,20 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.display.warning(f"the inventory of the mesh does without {source}{where}: {reason}")
         for warning in [*reply["warnings"], *warnings]:
             self.display.warning(f"inventory of the mesh{where}: {warning}")
-        return Snapshot(format=CACHE_FORMAT, asked="", nodes=nodes, via=via)
+        return Snapshot(format=CACHE_FORMAT, asked="", nodes=nodes, settings={} if problem else kept, via=via)
+
+    def _add_own(self, nodes: list[view.Node]) -> None:
+        """The node that this machine is needs no source to be found, and no daemon to be reached."""
+        name = self.get_option("node")
+        if not name:
+            return
+        own = next((node for node in nodes if node["name"] == name), None)
+        if own is None:
+            own = view.new_node(name, "")
+            nodes.append(own)
+            nodes.sort(key=lambda node: node["name"])
+        if own["state"] not in ("left", "revoked"):
+            own["reachable"] = True
 
     @staticmethod
     def _failures(request: dict, errors: dict[str, str]) -> dict[str, str]:
@@ -351,16 +408,23 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             "kv": "the registry in Consul",
             "services": "Consul's services",
             "registry": "the registry file",
+            "settings": "the settings file",
         }
         shown = {names[source]: str(reason) for source, reason in errors.items() if source in names}
         if "consul" in errors:
             shown.pop(names["kv"], None)
             shown.pop(names["services"], None)
+        if "registry" in errors:
+            # Both are for the same eyes.
+            shown.pop(names["settings"], None)
         return shown
 
-    def _populate(self, nodes: list[view.Node]) -> None:
+    def _populate(self, nodes: list[view.Node], kept: dict) -> None:
         for group in GROUPS:
             self.inventory.add_group(group)
+        # As a group's variables, so that the user's own group_vars count more.
+        for variable, value in {**settings.for_mesh(kept), "mesh_settings": digest.of(kept)}.items():
+            self.inventory.set_variable("mesh", variable, value)
         services = {service for node in nodes for service in node["services"]}
         group_of = {service: "service_" + re.sub(r"[^A-Za-z0-9_]", "_", service) for service in services}
         for group in sorted(set(group_of.values())):
@@ -373,15 +437,19 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                     self.inventory.add_child(f"consul_{node['role']}s", name)
                 for service in node["services"]:
                     self.inventory.add_child(group_of[service], name)
-            for variable, value in self._variables(node).items():
+            for variable, value in {**self._variables(node), **settings.of_host(kept, name)}.items():
                 self.inventory.set_variable(name, variable, value)
 
-    @staticmethod
-    def _variables(node: view.Node) -> dict[str, typing.Any]:
+    def _variables(self, node: view.Node) -> dict[str, typing.Any]:
         variables = {f"mesh_{field}": value for field, value in node.items() if field not in PRIVATE}
-        variables["ansible_host"] = node["address"]
-        if node["ssh"]:
+        if node["address"]:
+            variables["ansible_host"] = node["address"]
+        if node["name"] == self.get_option("node"):
+            variables["ansible_connection"] = "local"
+        elif node["ssh"]:
             variables["ansible_user"] = node["ssh"]["user"]
+            if node["ssh"]["user"] != "root":
+                variables["ansible_become"] = True
             if node["ssh"]["port"] != 22:
                 variables["ansible_port"] = node["ssh"]["port"]
         return variables
@@ -391,6 +459,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         known_hosts = self._known_hosts_file(path)
         self._write_known_hosts(known_hosts, snapshot["nodes"])
         arguments = "-o " + shlex.quote(f'GlobalKnownHostsFile=/etc/ssh/ssh_known_hosts "{known_hosts}"')
+        if self.get_option("node"):
+            arguments += " -o StrictHostKeyChecking=yes"
         if snapshot["via"]:
             target = bootstrap.parse_target(snapshot["via"])
             arguments += " " + bootstrap.proxy_argument(target, self.get_option("bootstrap_ssh_args"))

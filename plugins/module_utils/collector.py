@@ -11,11 +11,14 @@ A request is a dictionary of plain JSON values; a source that is missing is not 
     cjdns          {"host", "port"}
     consul         {"addr", "token", "ca_file", "cert_file", "key_file", "verify"}; asked for the members, the services and, as kv, the KV
     registry_file  path
+    settings_file  path
+    knock          bool, whether to find out as well who answers though Consul does not say that he is alive: whoever repairs has to reach him
     kv             {"path", "stale"}: instead of all the above (but for consul and timeout), the KV below one path
 
 A reply:
 
-    answers        {source: answer} of the sources that answered; and, without Consul, "answering": the addresses of the nodes that do
+    answers        {source: answer} of the sources that answered; and "answering": the addresses of the nodes at which it was knocked
+                   and that answered, of all of them without Consul
     errors         {source: text} of those that did not
     warnings       [text]
 """
@@ -61,6 +64,8 @@ def collect(request: dict) -> dict:
             jobs.update({"consul": ask_members, "services": ask_services, "kv": ask_kv})
         if request.get("registry_file"):
             jobs["registry"] = read_registry
+        if request.get("settings_file"):
+            jobs["settings"] = read_settings
     answers: dict[str, typing.Any] = {}
     errors: dict[str, str] = {}
     warnings: list[str] = []
@@ -77,8 +82,8 @@ def collect(request: dict) -> dict:
     in_time = dict(answers)
     late = {source: f"no answer within {request['timeout']:g} s" for source in jobs if source not in in_time}
     # Consul knows who is alive. Without it, and while there is an overlay to do it over, each node is asked itself.
-    if "consul" not in in_time and "cjdns" in in_time and "registry" in in_time:
-        in_time["answering"] = knock(in_time["registry"], request["timeout"])
+    if ("consul" not in in_time or request.get("knock")) and "cjdns" in in_time and "registry" in in_time:
+        in_time["answering"] = knock(in_time["registry"], request["timeout"], alive(in_time.get("consul")))
     return {"answers": in_time, "errors": {**late, **errors}, "warnings": list(warnings)}
 
 
@@ -91,13 +96,21 @@ def _run(threads: list[threading.Thread], seconds: float) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def knock(registry: dict, timeout: float) -> list[str]:
-    """The addresses out of the registry at which an sshd takes a connection within `timeout` seconds."""
+def alive(answer: dict | None) -> set[str]:
+    """The addresses of the members that Consul says are alive."""
+    return {
+        member["address"] for member in (answer or {}).get("members", []) if member["status"] == 1 and isinstance(member["address"], str)
+    }
+
+
+def knock(registry: dict, timeout: float, known: set[str] | frozenset[str] = frozenset()) -> list[str]:
+    """The addresses out of the registry, but for those that are `known`, at which an sshd takes a connection within `timeout` seconds."""
     doors: list[tuple[str, int]] = []
     for record in registry.values():
         try:
             port = (record.get("ssh") or {}).get("port", 22)
-            if record["state"] == "member" and ipaddress.ip_address(record["address"]).version == 6 and 0 < port < 65536:
+            address = ipaddress.ip_address(record["address"])
+            if record["state"] == "member" and address.version == 6 and str(address) not in known and 0 < port < 65536:
                 doors.append((record["address"], port))
         except (AttributeError, KeyError, TypeError, ValueError):
             continue
@@ -173,7 +186,15 @@ def read_kv(request: dict, _warnings: list[str]) -> dict[str, str]:
 
 def read_registry(request: dict, _warnings: list[str]) -> dict:
     """{name: record} out of the file."""
-    path = request["registry_file"]
+    return _read_file(request["registry_file"])
+
+
+def read_settings(request: dict, _warnings: list[str]) -> dict:
+    """The record of the settings out of the file; empty when there is none, as nobody has to set anything."""
+    return _read_file(request["settings_file"]) if os.path.lexists(request["settings_file"]) else {}
+
+
+def _read_file(path: str) -> dict:
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_FILE_BYTES + 1)
@@ -182,12 +203,12 @@ def read_registry(request: dict, _warnings: list[str]) -> dict:
     if len(text) > MAX_FILE_BYTES:
         raise SourceError(f"{path} is longer than {MAX_FILE_BYTES} bytes")
     try:
-        registry = json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not valid JSON") from error
-    if not isinstance(registry, dict):
+    if not isinstance(found, dict):
         raise SourceError(f"{path} does not hold a JSON object")
-    return registry
+    return found
 
 
 def _consul(request: dict) -> Consul:

@@ -18,7 +18,7 @@ import threading
 import time
 import typing
 
-from ansible_collections.vdloo.mesh.plugins.module_utils import digest, manifest, on_disk
+from ansible_collections.vdloo.mesh.plugins.module_utils import authorized_keys, digest, manifest, on_disk
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import identity, public, running
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
 from ansible_collections.vdloo.mesh.plugins.module_utils.resolver import host
@@ -29,6 +29,8 @@ LINK_SECRET = "/etc/cjdns/link-secret"  # noqa: S105 (a path)
 STARTED = "/run/cjdns/started.conf"
 SECRETS = "/etc/vdloo-mesh/secrets.json"
 REGISTRY = "/var/lib/vdloo-mesh/registry.json"
+SETTINGS = "/var/lib/vdloo-mesh/settings.json"
+SSH_KEY = "/etc/vdloo-mesh/ssh/id_ed25519.pub"
 BOOTSTRAPPED = "/var/lib/vdloo-mesh/consul-bootstrapped"
 # Best first; one that every sshd of the last ten years has comes first.
 HOST_KEY_KINDS = ("ed25519", "ecdsa", "rsa")
@@ -53,9 +55,12 @@ NOTHING: dict[str, dict[str, typing.Any]] = {
         "ssh_user": "",
         "ssh_port": 0,
         "ssh_host_key": "",
+        "ssh_key": "",
+        "authorized_user": "",
+        "authorized": {},
         "problem": "",
     },
-    "mesh": {"generation": "", "seeds": [], "registry": {}, "problem": ""},
+    "mesh": {"generation": "", "seeds": [], "registry": {}, "settings": {}, "problem": ""},
     "cjdns": {"public_key": "", "address": "", "config": {}, "derived": {}, "pending": [], "problem": ""},
     "consul": {
         "bootstrapped": "",
@@ -65,6 +70,7 @@ NOTHING: dict[str, dict[str, typing.Any]] = {
         "servers": {},
         "tolerance": 0,
         "registry": {},
+        "settings": "",
         "converged": {},
         "problem": "",
     },
@@ -118,35 +124,58 @@ def system() -> dict[str, typing.Any]:
 
 
 def access() -> dict[str, typing.Any]:
-    """How others reach this machine: {arch, ssh_user, ssh_port, ssh_host_key}; what cannot be told is empty or 0."""
+    """How others reach this machine: {arch, ssh_user, ssh_port, ssh_host_key, ssh_key, authorized_user, authorized}.
+
+    What cannot be told is empty or 0. `authorized` are the nodes that may log in as that user, {name: key}: the one of the node's record, who is the one
+    that they use, or before there is a record the one that Ansible came as.
+    """
     connection = os.environ.get("SSH_CONNECTION", "").split()
     user = os.environ.get("SUDO_USER") or (pwd.getpwuid(os.getuid()).pw_name if connection else "")
-    host_keys = (read_text(f"/etc/ssh/ssh_host_{kind}_key.pub") for kind in HOST_KEY_KINDS)
+    host_keys = (public_key(f"/etc/ssh/ssh_host_{kind}_key.pub") for kind in HOST_KEY_KINDS)
+    own_key = public_key(SSH_KEY)
+    used = recorded_user(own_key) or user or "root"
     return {
         "arch": os.uname().machine,
         "ssh_user": user,
         "ssh_port": int(connection[3]) if len(connection) == 4 and connection[3].isdecimal() else 0,
-        "ssh_host_key": next((" ".join(key.split("\n")[0].split()[:2]) for key in host_keys if key), ""),
+        "ssh_host_key": next((key for key in host_keys if key), ""),
+        "ssh_key": own_key,
+        "authorized_user": used,
+        "authorized": authorized_keys.let_in(used),
     }
 
 
+def public_key(path: str) -> str:
+    """The key in a file of ssh-keygen's, as "TYPE KEY"; empty without one."""
+    return " ".join((read_text(path) or "").split("\n")[0].split()[:2])
+
+
+def recorded_user(own_key: str) -> str:
+    """The user as which other nodes log in here, as the registry has it; empty when it does not."""
+    for record in mesh()["registry"].values() if own_key else ():
+        ssh = record.get("ssh") if isinstance(record, dict) else None
+        if isinstance(ssh, dict) and ssh.get("key") == own_key and isinstance(ssh.get("user"), str):
+            return ssh["user"]
+    return ""
+
+
 def mesh() -> dict[str, typing.Any]:
-    """What the node knows of its mesh: the generation of its secrets (empty without any), and the registry."""
+    """What the node knows of its mesh: the generation of its secrets (empty without any), the registry, and the settings."""
     problems = []
-    secrets, registry_kept = {}, {}
-    try:
-        secrets = on_disk.read_object(SECRETS) or {}
-    except ValueError as error:
-        problems.append(str(error))
-    try:
-        registry_kept = on_disk.read_object(REGISTRY) or {}
-    except ValueError as error:
-        problems.append(str(error))
+    kept = []
+    for path in (SECRETS, REGISTRY, SETTINGS):
+        try:
+            kept.append(on_disk.read_object(path) or {})
+        except ValueError as error:
+            kept.append({})
+            problems.append(str(error))
+    secrets, registry, settings = kept
     generation = secrets.get("generation", "")
     return {
         "generation": generation if isinstance(generation, str) else "",
         "seeds": [str(name) for name in secrets.get("seeds") or []],
-        "registry": registry_kept,
+        "registry": registry,
+        "settings": settings,
         "problem": "; ".join(problems),
     }
 
@@ -220,9 +249,9 @@ def health(agent: client.Client) -> dict[str, typing.Any]:
     }
 
 
-def store(agent: client.Client) -> dict[str, dict]:
-    """Digests of the records in the key/value store by name, and when each node was last converged."""
-    digests, converged = {}, {}
+def store(agent: client.Client) -> dict[str, typing.Any]:
+    """Digests of the records in the key/value store by name, that of the settings there, and when each node was last converged."""
+    digests, converged, settings = {}, {}, ""
     for key, text in agent.kv(client.KV_PREFIX).items():
         folder, _slash, name = key[len(client.KV_PREFIX) :].partition("/")
         try:
@@ -231,9 +260,11 @@ def store(agent: client.Client) -> dict[str, dict]:
             continue
         if folder == "registry":
             digests[name] = digest.of(value)[:DIGEST_CHARS]
+        elif (folder, name) == ("settings", ""):
+            settings = digest.of(value)[:DIGEST_CHARS]
         elif folder == "converged" and isinstance(value, dict):
             converged[name] = str(value.get("at"))
-    return {"registry": digests, "converged": converged}
+    return {"registry": digests, "settings": settings, "converged": converged}
 
 
 def host_resolver() -> dict[str, typing.Any]:

@@ -14,6 +14,9 @@ description:
     do on which node, and why. It works on the controller and makes no remote call.
   - It merges the registries, chooses the Consul servers and the links of the overlay, and renders what the roles manage.
   - Two meshes in one inventory, or two nodes with one key, are an error.
+  - It agrees on the settings of the mesh. What an inventory of the operator's own sets replaces them. With the inventory plugin, the newest that
+    a node keeps count, and over them what the user set beside the inventory.
+  - Variables with vaulted values do not travel, which is a warning. Where they are missing, the role that needs them is left alone.
   - Use it with C(run_once).
 options:
   look:
@@ -26,6 +29,9 @@ options:
       - In check mode it is on.
     type: bool
     default: false
+  settings:
+    description: The settings on which an earlier plan of the same run agreed, its RV(settings). By default they are agreed on now.
+    type: dict
 attributes:
   check_mode:
     support: full
@@ -60,8 +66,16 @@ lines:
   elements: str
   returned: success
   sample: ["vps1: h2o: /etc/h2o/mesh.conf differs"]
+collection:
+  description: The SHA-256 of the build of this collection that runs, which the nodes are to have.
+  type: str
+  returned: success
 registry:
   description: The registry as it should be on every node, node records by name.
+  type: dict
+  returned: success
+settings:
+  description: The settings of the mesh as they should be kept on every node; empty while nothing is set.
   type: dict
   returned: success
 servers:
@@ -79,18 +93,27 @@ new:
   type: list
   elements: str
   returned: success
+changing:
+  description: Names of the nodes on which a role has something to do.
+  type: list
+  elements: str
+  returned: success
 groups:
   description:
     - Pairs of a node and a group that it belongs to in the rest of the run, for M(ansible.builtin.add_host). Empty when there is nothing to do.
-    - C(drift_<role>) and C(drift_registry) have the nodes on which that role, or the registry, is to be put right. C(plan_prepare) has those for the
+    - C(drift_<role>), C(drift_registry) and C(drift_settings) have the nodes on which that role or record is to be put right. C(plan_prepare) has those for the
       role C(node), with one that can hand out the secrets; C(plan_new) those without keys, after which the plan has to be made again;
-      C(plan_tell) those that tell the passwords of links that may change; C(plan_publish) all, when the copy of the registry in Consul is out of date.
+      C(plan_settings) those for which other variables count than those of the inventory;
+      C(plan_tell) those that tell the passwords of links that may change; C(plan_publish) all, when the copy of the registry or of the settings in Consul
+      is out of date.
   type: list
   elements: list
   returned: success
   sample: [[vps1, drift_h2o], [vps1, plan_publish]]
 hosts:
-  description: For each host its C(drift) (reasons by role), and what its roles are given.
+  description:
+    - For each host its C(drift) (reasons by role), and what its roles are given.
+    - C(settings) are the variables that the host has to be told, C(logins) the options of M(vdloo.mesh.authorized_nodes); each only where something differs.
   type: dict
   returned: success
 """
@@ -100,7 +123,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"look": {"type": "str", "required": True}, "final": {"type": "bool", "default": False}},
+        argument_spec={
+            "look": {"type": "str", "required": True},
+            "final": {"type": "bool", "default": False},
+            "settings": {"type": "dict"},
+        },
         supports_check_mode=True,
     )
     module.fail_json(msg="vdloo.mesh.mesh_plan works on the controller only: its action plugin is missing")

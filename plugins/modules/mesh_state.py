@@ -10,8 +10,8 @@ module: mesh_state
 short_description: Read and keep what a node knows of its mesh
 version_added: "1.0.0"
 description:
-  - Every node keeps the secrets of the mesh and the registry of its nodes, so that a run can start from any of them.
-  - Without O(secrets), O(found) and O(registry), the module only reads.
+  - Every node keeps the secrets of the mesh, the registry of its nodes and what the operator set, so that a run can start from any of them.
+  - Without O(secrets), O(found), O(registry) and O(settings), the module only reads.
   - Secrets are made or placed once and never overwritten. Other secrets on the node than those given are an error,
     as the node then belongs to another mesh.
   - Files are replaced whole or not at all, and belong to root alone.
@@ -47,6 +47,11 @@ options:
   registry:
     description: The registry to keep, a dictionary of node records by name. Replaces the one on the node.
     type: dict
+  settings:
+    description:
+      - The settings of the mesh to keep, a record as RV(settings). They replace those on the node, unless these are newer.
+      - Damaged settings on the node are moved aside, to a name with C(.damaged-) and the time.
+    type: dict
   secrets_file:
     description: Where the secrets are kept.
     type: path
@@ -55,13 +60,17 @@ options:
     description: Where the registry is kept.
     type: path
     default: /var/lib/vdloo-mesh/registry.json
+  settings_file:
+    description: Where the settings are kept.
+    type: path
+    default: /var/lib/vdloo-mesh/settings.json
 attributes:
   check_mode:
     support: full
     description: Says what would be made or placed, and changes nothing.
   diff_mode:
     support: full
-    description: Shows the registry's change. Secrets are never shown.
+    description: Shows the change of the registry and of the settings. Secrets are never shown.
 author:
   - vdloo.mesh contributors (@vdloo)
 """
@@ -92,16 +101,22 @@ registry:
   description: The registry that the node holds, node records by name.
   type: dict
   returned: always
+settings:
+  description: The settings that the node holds; empty when it knows of none, or only of damaged ones.
+  type: dict
+  returned: always
 """
 
 import base64
 import json
 import os
 import secrets as random_source
+import time
 import uuid
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vdloo.mesh.plugins.module_utils import files, on_disk
+from ansible_collections.vdloo.mesh.plugins.module_utils import settings as settings_records
 
 
 class StateError(ValueError):
@@ -162,6 +177,30 @@ def keep_secrets(path: str, given: dict | None, found: bool, seeds: list[str], c
     return wanted, True
 
 
+def read_settings(path: str) -> tuple[dict, str]:
+    """The settings on the node, and what is wrong with them: empty settings then."""
+    try:
+        held = on_disk.read_object(path) or {}
+    except ValueError as error:
+        # Unlike a damaged file, one that cannot be read is nothing that a new one would mend.
+        if os.path.exists(path) and not os.access(path, os.R_OK):
+            raise
+        return {}, str(error)
+    problem = settings_records.problem(held)
+    return ({}, problem) if problem else (held, "")
+
+
+def set_aside(path: str) -> None:
+    """Move a damaged file out of the way; nothing of it is lost."""
+    os.rename(path, f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+
+
+def difference(path: str, before: dict, after: dict) -> dict[str, str]:
+    """The diff of a file that holds JSON."""
+    before_text, after_text = (json.dumps(value, indent=2, sort_keys=True) + "\n" for value in (before, after))
+    return {"before_header": path, "after_header": path, "before": before_text, "after": after_text}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -178,16 +217,22 @@ def main() -> None:
                 },
             },
             "registry": {"type": "dict"},
+            "settings": {"type": "dict"},
             "secrets_file": {"type": "path", "default": "/etc/vdloo-mesh/secrets.json", "no_log": False},
             "registry_file": {"type": "path", "default": "/var/lib/vdloo-mesh/registry.json"},
+            "settings_file": {"type": "path", "default": "/var/lib/vdloo-mesh/settings.json"},
         },
         mutually_exclusive=[("found", "secrets")],
         supports_check_mode=True,
     )
     options = module.params
+    problem = settings_records.problem(options["settings"] or {})
+    if problem:
+        module.fail_json(msg=f"settings: {problem}. Nothing was changed")
     try:
         held, changed = keep_secrets(options["secrets_file"], options["secrets"], options["found"], options["seeds"], module.check_mode)
         registry = on_disk.read_object(options["registry_file"]) or {}
+        settings, damage = read_settings(options["settings_file"])
     except ValueError as error:
         module.fail_json(msg=str(error))
     diff = []
@@ -198,18 +243,23 @@ def main() -> None:
     wanted = options["registry"]
     if wanted is not None and wanted != registry:
         changed = True
-        diff.append(
-            {
-                "before_header": options["registry_file"],
-                "after_header": options["registry_file"],
-                "before": json.dumps(registry, indent=2, sort_keys=True) + "\n",
-                "after": json.dumps(wanted, indent=2, sort_keys=True) + "\n",
-            }
-        )
+        diff.append(difference(options["registry_file"], registry, wanted))
         if not module.check_mode:
             write_json(options["registry_file"], wanted, replace=True)
         registry = wanted
-    module.exit_json(changed=changed, secrets=held, registry=registry, diff=diff)
+    # Another run may have brought newer ones since this one looked.
+    wanted = settings_records.merge(settings, options["settings"] or {})
+    if wanted != settings:
+        changed = True
+        diff.append(difference(options["settings_file"], settings, wanted))
+        if not module.check_mode:
+            if damage:
+                set_aside(options["settings_file"])
+            write_json(options["settings_file"], wanted, replace=True)
+        settings = wanted
+    if damage:
+        module.warn(f"the settings in {options['settings_file']} are damaged ({damage})" + (": they were set aside" if settings else ""))
+    module.exit_json(changed=changed, secrets=held, registry=registry, settings=settings, diff=diff)
 
 
 if __name__ == "__main__":

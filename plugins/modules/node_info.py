@@ -83,6 +83,15 @@ system:
     ssh_host_key:
       description: The machine's public SSH host key, type and key; empty when it has none.
       type: str
+    ssh_key:
+      description: The public SSH key with which the node logs in at others, type and key; empty when it has none.
+      type: str
+    authorized_user:
+      description: The user in the node's record, as whom other nodes log in. Before there is a record, the one that Ansible logged in as, or root.
+      type: str
+    authorized:
+      description: The public SSH keys of nodes that may log in as that user, by name. Empty for a name whose line was changed.
+      type: dict
 mesh:
   description: What the node knows of its mesh.
   type: dict
@@ -97,6 +106,9 @@ mesh:
       elements: str
     registry:
       description: The registry that the node keeps, node records by name.
+      type: dict
+    settings:
+      description: What the operator set, as the node keeps it; empty when it knows of nothing.
       type: dict
     problem:
       description: What could not be read, and what to do; empty when all could.
@@ -153,6 +165,9 @@ consul:
     registry:
       description: Digests of the node records in the key/value store, by name.
       type: dict
+    settings:
+      description: Digest of the settings in the key/value store; empty when there are none.
+      type: str
     converged:
       description: When each node was last brought to where it should be, UTC, by name.
       type: dict

@@ -22,6 +22,12 @@ options:
     description: The registry to mirror, a dictionary of node records by name.
     type: dict
     required: true
+  settings:
+    description:
+      - The settings of the mesh, the record that M(vdloo.mesh.mesh_plan) returns. They are kept under C(vdloo-mesh/v1/settings), unless what is there is newer.
+      - Nobody takes settings from there, as every process on a node may write the store; it shows which ones hold.
+    type: dict
+    default: {}
   converged:
     description:
       - Names of the nodes that this run brought to where they should be. Time and O(by) are kept for each under
@@ -79,6 +85,10 @@ written:
   elements: str
   returned: success
   sample: [vps1, vps2]
+settings:
+  description: Whether the settings were written, or would be.
+  type: bool
+  returned: success
 records:
   description: Number of usable records in the store, with those that were written.
   type: int
@@ -97,6 +107,7 @@ import types
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry
+from ansible_collections.vdloo.mesh.plugins.module_utils import settings as settings_records
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client, mirror
 
 # So many entries that are no records are named; a store full of them must not drown the run.
@@ -153,15 +164,15 @@ def problem_warnings(problems: dict[str, str], overwritten: set[str]) -> list[st
 
 
 def describe(changes: dict[str, tuple[dict | None, dict]]) -> list[dict]:
-    """The diff of {name: (record before, record after)}."""
+    """The diff of {key: (record before, record after)}."""
     return [
         {
-            "before_header": f"{mirror.REGISTRY}/{name}",
-            "after_header": f"{mirror.REGISTRY}/{name}",
-            "before": "" if before is None else json.dumps(before, indent=2, sort_keys=True) + "\n",
+            "before_header": key,
+            "after_header": key,
+            "before": json.dumps(before, indent=2, sort_keys=True) + "\n" if before else "",
             "after": json.dumps(after, indent=2, sort_keys=True) + "\n",
         }
-        for name, (before, after) in sorted(changes.items())
+        for key, (before, after) in sorted(changes.items())
     ]
 
 
@@ -169,6 +180,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "registry": {"type": "dict", "required": True},
+            "settings": {"type": "dict", "default": {}},
             "converged": {"type": "list", "elements": "str", "default": []},
             "by": {"type": "str"},
             "consul_addr": {"type": "str", "default": "http://127.0.0.1:8500"},
@@ -180,6 +192,9 @@ def main() -> None:
     )
     options = module.params
     problems = input_problems(options["registry"], options["converged"])
+    problem = settings_records.problem(options["settings"])
+    if problem:
+        problems.append(f"settings: {problem}")
     if options["timeout"] < 1:
         problems.append(f"timeout: {options['timeout']} is no number of seconds to wait: write 10")
     try:
@@ -196,7 +211,7 @@ def main() -> None:
     converged = mirror.converged_keys(options["converged"], options["by"] or "", datetime.datetime.now(datetime.timezone.utc))
     result: dict = {}
     try:
-        mirror.publish(store, options["registry"], converged, module.check_mode, result)
+        mirror.publish(store, options["registry"], options["settings"], converged, module.check_mode, result)
     except mirror.MirrorError as error:
         module.warn(
             f"The registry was not mirrored to the Consul agent at {options['consul_addr']}: {error}. "
@@ -205,8 +220,11 @@ def main() -> None:
     changes = result.pop("changes")
     for line in problem_warnings(result.pop("problems"), set(changes)):
         module.warn(line)
+    settings = result.pop("settings")
     if module._diff:
-        result["diff"] = describe(changes)
+        shown = {f"{mirror.REGISTRY}/{name}": change for name, change in changes.items()}
+        result["diff"] = describe({**shown, **({mirror.SETTINGS: settings} if settings else {})})
+    result["settings"] = settings is not None
     module.exit_json(**result)
 
 

@@ -8,18 +8,17 @@ A look is the answer of the module node_info, without a part that did not answer
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
 
-from ansible_collections.vdloo.mesh.plugins.module_utils import digest, manifest, peering, quorum
+from ansible_collections.vdloo.mesh.plugins.module_utils import digest, peering, quorum
 from ansible_collections.vdloo.mesh.plugins.module_utils import look as looking
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
-from ansible_collections.vdloo.mesh.plugins.module_utils.resolver import dns
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import drift as drifts
 
 # In the order in which they are applied.
-ROLES = ("node", "cjdns", "consul", "dnsmasq", "h2o")
+ROLES = ("node", "cjdns", "consul", "dnsmasq", "h2o", "converger")
+# What every node keeps of the mesh as a whole.
+RECORDS = ("registry", "settings")
 AFTER_UNITS = ["cjdns.service"]
-NOT_SET_UP = "is not set up yet"
 
 
 class Asked(typing.NamedTuple):
@@ -28,31 +27,36 @@ class Asked(typing.NamedTuple):
     hosts: dict[str, dict]  # variables of all hosts of the group mesh, as those of registry.py that take variables read them
     policy: str  # consul_server_policy
     listed: list[str]  # hosts of the group consul_servers
-
-
-# (host, role, variables that the play hands to the role, facts of the role) -> {"wanted": see manifest.wanted(), and other variables
-# of the role}
-Render = Callable[[str, str, dict, dict], dict]
+    settings: dict  # the record that counts; see settings.py
+    from_mesh: bool  # the inventory tells what some node knew, and nobody asks for it
+    frozen: dict[str, dict[str, list[str]]]  # for each host, the roles that are left alone, and the variables that are missing for them
+    convergers: set[str]  # hosts that are to converge the mesh by themselves
+    collection: str  # the SHA-256 of the build of this collection that runs
 
 
 class PlanError(Exception):
     """Why there is no plan; one line for each problem, with what to do."""
 
 
-def make(looks: dict[str, dict], asked: Asked, render: Render, now: str, final: bool = True) -> dict[str, typing.Any]:
-    """Make the plan: {registry, servers, seeds, new, hosts: {name: plan of the host}, groups, lines, warnings}.
+def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, final: bool = True) -> dict[str, typing.Any]:
+    """Make the plan: {registry, settings, servers, seeds, new, hosts: {name: plan of the host}, changing, groups, lines, warnings}.
 
-    Without `final`, a mesh with new nodes gets none yet but for what these need first: their keys, which all others have to know.
+    Without `final`, a mesh with nodes that lack keys gets none yet but for what these need first: their keys, which all others have to know.
     """
-    problems = _inventory_problems(asked)
+    sound, warnings = _sound(looks)
+    known = records.merge(*sound)
+    if asked.from_mesh:
+        looks, more = _without_departed(looks, known)
+        warnings += more
+    problems = _inventory_problems(asked, known)
     if problems:
         raise PlanError("\n".join(problems))
     generations = {look["mesh"]["generation"]: name for name, look in sorted(looks.items()) if look["mesh"].get("generation")}
     if len(generations) > 1:
         raise PlanError(_two_meshes(looks))
     new = sorted(name for name, look in looks.items() if not look["mesh"].get("generation") or not look["cjdns"].get("public_key"))
-    known, warnings = _merged(looks)
-    registry = _updated(known, looks, asked, now)
+    keyless = {*new, *(name for name, look in looks.items() if name in asked.convergers and not look["system"].get("ssh_key"))}
+    registry = _updated(known, sound, looks, asked, now)
     problems = records.identity_problems(registry)
     if problems:
         raise PlanError("\n".join(problems))
@@ -60,42 +64,65 @@ def make(looks: dict[str, dict], asked: Asked, render: Render, now: str, final: 
     election = _elect(looks, asked, registry, seeds)
     plan: dict[str, typing.Any] = {
         "registry": registry,
+        "settings": asked.settings,
         "servers": election["servers"],
         "seeds": seeds or election["servers"],
         "new": new,
         "warnings": warnings + election["refused"] + election["warnings"],
         "hosts": {},
     }
-    drift: dict[str, dict[str, list[str]]] = {name: {"node": _node_drift(name, look, render)} for name, look in looks.items()}
-    if not new or final:
-        links = peering.links([record for record in registry.values() if record["state"] == "member"])
+    drift: dict[str, dict[str, list[str]]] = {
+        name: {"node": drifts.of_node(name, look, name in asked.convergers, render)} for name, look in looks.items()
+    }
+    waiting = sorted(keyless) if keyless and not final else []
+    if not waiting:
+        members = {name: record for name, record in registry.items() if record["state"] == "member"}
+        links = peering.links(list(members.values()))
+        keys = {name: record["ssh"]["key"] for name, record in members.items() if record.get("ssh", {}).get("key")}
         for name, look in looks.items():
             wanted = plan["hosts"][name] = _wanted(name, registry, plan, links, looks)
             if name in new:
-                drift[name].update({role: [NOT_SET_UP] for role in ROLES[1:]})
+                drift[name].update({role: [drifts.NOT_SET_UP] for role in ROLES[1:] if role != "converger" or name in asked.convergers})
                 continue
+            user = registry[name]["ssh"]["user"]
+            logins = drifts.of_logins(look, user, keys)
+            if logins:
+                wanted["logins"] = {"user": user, "keys": keys}
             drift[name].update(
-                registry=["the registry differs"] if look["mesh"]["registry"] != registry else [],
-                cjdns=_cjdns_drift(name, look, wanted, looks, render),
-                consul=_consul_drift(name, look, wanted, looks, render),
-                dnsmasq=_dnsmasq_drift(name, look, render),
-                h2o=_manifest_drift(name, "h2o", look, {}, render),
+                registry=drifts.of_registry(look, registry) + logins,
+                settings=drifts.of_settings(look, asked.settings),
+                cjdns=drifts.of_cjdns(name, look, wanted, looks, render),
+                consul=drifts.of_consul(name, look, wanted, looks, render),
+                dnsmasq=drifts.of_dnsmasq(name, look, render),
+                h2o=drifts.of_manifest(name, "h2o", look, {}, render),
+                converger=drifts.of_converger(name, look, name in asked.convergers, asked.collection, render),
             )
+    plan["warnings"] += [
+        f"{name} does not converge the mesh by itself: {problem}"
+        for name, problem in ((name, drifts.converger_problem(looks[name])) for name in sorted(asked.convergers & set(looks)))
+        if problem
+    ]
     for name in looks:
+        drift[name].update({role: [] for role in asked.frozen.get(name, {})})
         plan["hosts"].setdefault(name, {})["drift"] = {role: reasons for role, reasons in drift[name].items() if reasons}
-    plan["groups"] = _groups(looks, plan, drift, registry, waiting=bool(new) and not final)
+    plan["changing"] = sorted(name for name in looks if any(drift[name].get(role) for role in ROLES))
+    plan["groups"] = _groups(looks, plan, drift, waiting)
     plan["lines"] = [
-        f"{name}: {role}: {reason}" for name in sorted(looks) for role in ("registry", *ROLES) for reason in drift[name].get(role, [])
+        f"{name}: {role}: {reason}" for name in sorted(looks) for role in (*RECORDS, *ROLES) for reason in drift[name].get(role, [])
     ] + [f"consul: {step['change']} {step['name']}: {step['why']}" for step in election["steps"]]
     return plan
 
 
-def _inventory_problems(asked: Asked) -> list[str]:
+def _inventory_problems(asked: Asked, known: dict[str, dict]) -> list[str]:
     problems = records.inventory_problems(asked.hosts)
-    strangers = sorted(set(asked.listed) - set(asked.hosts))
+    # Whoever was listed on another machine may have left since, or not answer now.
+    strangers = sorted(set(asked.listed) - set(asked.hosts) - set(known)) if not asked.from_mesh else []
     if strangers:
         problems.append(f"group consul_servers: {', '.join(strangers)} is not in the group mesh: add it there, or take it out here")
-    return problems or peering.problems([records.describe(name, variables) for name, variables in sorted(asked.hosts.items())])
+    if problems or asked.from_mesh:
+        # A part of a mesh that was cut in two has to be repaired all the same.
+        return problems
+    return peering.problems([records.describe(name, variables) for name, variables in sorted(asked.hosts.items())])
 
 
 def _two_meshes(looks: dict[str, dict]) -> str:
@@ -109,8 +136,8 @@ def _two_meshes(looks: dict[str, dict]) -> str:
     )
 
 
-def _merged(looks: dict[str, dict]) -> tuple[dict[str, dict], list[str]]:
-    """All that the nodes know, and what of it was left out: one damaged file must not keep the mesh from being repaired."""
+def _sound(looks: dict[str, dict]) -> tuple[list[dict[str, dict]], list[str]]:
+    """The registries of the nodes, and what of them was left out: one damaged file must not keep the mesh from being repaired."""
     warnings, sound = [], []
     seen: dict[str, dict] = {}
     for name, look in sorted(looks.items()):
@@ -121,25 +148,53 @@ def _merged(looks: dict[str, dict]) -> tuple[dict[str, dict], list[str]]:
             f"the registry of {name} holds a record under {records.shown(other)} that was left out: {why}"
             for other, why in problems.items()
         ]
-    return records.merge(*sound), warnings
+    return sound, warnings
 
 
-def _updated(registry: dict[str, dict], looks: dict[str, dict], asked: Asked, now: str) -> dict[str, dict]:
+def _without_departed(looks: dict[str, dict], known: dict[str, dict]) -> tuple[dict[str, dict], list[str]]:
+    """Nodes that have left the mesh while the one that made the inventory did not hear of it."""
+    gone = sorted(name for name in looks if name in known and known[name]["state"] != "member")
+    return {name: look for name, look in looks.items() if name not in gone}, [
+        f"{name} answers, and the registry says {known[name]['state']}: it is left alone. To take it in, run with an inventory of your own that names it"
+        for name in gone
+    ]
+
+
+def _updated(known: dict[str, dict], sound: list[dict[str, dict]], looks: dict[str, dict], asked: Asked, now: str) -> dict[str, dict]:
     """The registry with what the inventory and the nodes of this run say of themselves."""
+    registry = known
     for name, look in sorted(looks.items()):
         if not look["cjdns"].get("public_key"):
             continue
-        variables = {**asked.hosts[name], "node_access": look["system"]}
+        access = look["system"]
+        if asked.hosts[name].get("ansible_connection") == "local":
+            # Whoever ran this on the node itself came there in a way of his own.
+            access = {**access, "ssh_user": "", "ssh_port": 0}
+        variables = {**asked.hosts[name], "node_access": access}
         told = {
-            **records.describe(name, variables),
+            **_described(name, asked, known, sound),
             **records.access(variables, registry.get(name)),
             "public_key": look["cjdns"]["public_key"],
             "address": look["cjdns"]["address"],
             "overlay": "cjdns",
             "state": "member",
         }
+        if name not in asked.convergers:
+            # Who never logs in anywhere is not let in anywhere.
+            told["ssh"].pop("key", None)
         registry = records.update(registry, told, now)
     return registry
+
+
+def _described(name: str, asked: Asked, known: dict[str, dict], sound: list[dict[str, dict]]) -> dict[str, typing.Any]:
+    """What the inventory says of a node. Out of the mesh itself it says what a node knew, which may be old: only what no node knew is the user's."""
+    told = records.describe(name, asked.hosts[name])
+    if not asked.from_mesh or name not in known:
+        return told
+    if asked.hosts[name].get("mesh_state") == "unknown":
+        return {field: known[name][field] for field in told}
+    ever = [registry[name] for registry in sound if name in registry]
+    return {field: known[name][field] if any(record[field] == said for record in ever) else said for field, said in told.items()}
 
 
 def _is_bootstrapped(looks: dict[str, dict]) -> bool:
@@ -208,95 +263,15 @@ def _wanted(name: str, registry: dict[str, dict], plan: dict, links: list[dict],
     }
 
 
-def _manifest_drift(name: str, role: str, look: dict, given: dict, render: Render) -> list[str]:
-    observed = look["manifests"].get(role)
-    if observed is None:
-        return [NOT_SET_UP]
-    return manifest.drift(render(name, role, given, observed.get("facts") or {})["wanted"], observed)
-
-
-def _node_drift(name: str, look: dict, render: Render) -> list[str]:
-    system = look["system"]
-    reasons = [text for text in (system.get("problem"), look["mesh"].get("problem")) if text]
-    if not look["mesh"].get("generation"):
-        reasons.append("belongs to no mesh yet")
-    if not system.get("tun"):
-        reasons.append("/dev/net/tun is missing")
-    if not system.get("ipv6"):
-        reasons.append("IPv6 is off for new interfaces")
-    if not system.get("iproute"):
-        reasons.append("ip is not installed")
-    managed = look["manifests"].get("node")
-    if managed is not None:
-        packages = render(name, "node", {}, managed["facts"])["packages"]
-        reasons += [f"{package} was not asked for before" for package in packages if package not in managed["facts"].get("packages", [])]
-    return reasons + _manifest_drift(name, "node", look, {}, render)
-
-
-def _cjdns_drift(name: str, look: dict, wanted: dict, looks: dict[str, dict], render: Render) -> list[str]:
-    reasons = _manifest_drift(name, "cjdns", look, {}, render)
-    if reasons == [NOT_SET_UP]:
-        return reasons
-    facts = look["manifests"]["cjdns"].get("facts") or {}
-    config = render(name, "cjdns", {}, facts)["config"]
-    own = look["cjdns"]
-    dials = []
-    for dial in wanted["dials"]:
-        # A listener that was not reached tells no password: its dialler keeps the one that it has.
-        told = looks.get(dial["name"], {}).get("cjdns", {}).get("derived", {}).get(own["public_key"])
-        dials.append({**dial, "password_digest": told} if told else dial)
-    accepts = [
-        {"user": user, "password_digest": own["derived"].get(key)} if own["derived"].get(key) else {"user": user}
-        for user, key in zip(wanted["accepts"], wanted["diallers"])
-    ]
-    return reasons + public.drift(own["config"], config, dials, accepts) + own["pending"]
-
-
-def _consul_drift(name: str, look: dict, wanted: dict, looks: dict[str, dict], render: Render) -> list[str]:
-    reasons = _manifest_drift(name, "consul", look, wanted["consul"], render)
-    if reasons:
-        return reasons
-    seen = look["consul"]
-    if seen["problem"] and not seen["members"]:
-        return [f"the agent does not answer: {seen['problem']}"]
-    alive = {member["name"] for member in seen["members"] if member["alive"]}
-    if not seen["leader"]:
-        reasons.append("sees no leader")
-    elif not seen["bootstrapped"]:
-        reasons.append("has not noted that there is a leader")
-    if name not in alive:
-        reasons.append("does not see itself alive")
-    if len(alive) < 2 <= len(looks):
-        reasons.append("is alone")
-    if seen["raft"] and wanted["consul"]["consul_server"] != (name in {peer["name"] for peer in seen["raft"]}):
-        reasons.append("is no raft peer yet" if wanted["consul"]["consul_server"] else "is still a raft peer")
-    return reasons
-
-
-def _dnsmasq_drift(name: str, look: dict, render: Render) -> list[str]:
-    reasons = _manifest_drift(name, "dnsmasq", look, {}, render)
-    if reasons == [NOT_SET_UP]:
-        return reasons
-    asked = render(name, "dnsmasq", {}, look["manifests"]["dnsmasq"].get("facts") or {})
-    settings = {key: asked[key] for key in ("managed", "addresses", "options", "probe_names")}
-    settings["domains"] = [asked["domain"], *map(dns.reverse_domain, asked["networks"])]
-    host = look["resolver"]
-    if host["problem"]:
-        return [*reasons, host["problem"]]
-    if host["handed_over"] != settings["managed"]:
-        reasons.append("the host's resolver is not handed over" if settings["managed"] else "the host's resolver is still handed over")
-    return reasons + [f"the hand-over's setting {key} differs" for key in sorted(settings) if host["settings"].get(key) != settings[key]]
-
-
-def _groups(looks: dict[str, dict], plan: dict, drift: dict[str, dict], registry: dict[str, dict], waiting: bool) -> list[list[str]]:
+def _groups(looks: dict[str, dict], plan: dict, drift: dict[str, dict], waiting: list[str]) -> list[list[str]]:
     """Which nodes the plays of a run are for: pairs of a node and a group. None for a mesh in which there is nothing to do."""
-    found = [[name, f"drift_{role}"] for name in sorted(looks) for role in ("registry", *ROLES) if drift[name].get(role)]
+    found = [[name, f"drift_{role}"] for name in sorted(looks) for role in (*RECORDS, *ROLES) if drift[name].get(role)]
     givers = [name for name in sorted(looks) if looks[name]["mesh"].get("generation")]
     # Somebody has to hand the mesh's secrets to those who are new.
     prepare = {*plan["new"], *(givers[:1] if plan["new"] else []), *(name for name in looks if drift[name]["node"])}
     found += [[name, "plan_prepare"] for name in sorted(prepare)]
     if waiting:
-        return found + [[name, "plan_new"] for name in plan["new"]]
+        return found + [[name, "plan_new"] for name in waiting]
     changing = {name for name in looks if drift[name].get("cjdns")}
     # A listener tells the passwords of all its links when one of them may change.
     found += [
@@ -304,15 +279,17 @@ def _groups(looks: dict[str, dict], plan: dict, drift: dict[str, dict], registry
         for name in sorted(looks)
         if plan["hosts"][name]["diallers"] and (name in changing or changing & set(plan["hosts"][name]["accepts"]))
     ]
-    return found + ([[name, "plan_publish"] for name in sorted(looks)] if found or _is_outdated(looks, registry) else [])
+    return found + ([[name, "plan_publish"] for name in sorted(looks)] if found or _is_outdated(looks, plan) else [])
 
 
-def _is_outdated(looks: dict[str, dict], registry: dict[str, dict]) -> bool:
+def _is_outdated(looks: dict[str, dict], plan: dict) -> bool:
     """Whether the copy in Consul's store, or what it says of when nodes were converged, is out of date."""
     stores = [look["consul"] for look in looks.values() if look["consul"].get("leader")]
     if not stores:
         return False
     kept, converged = stores[0]["registry"], stores[0]["converged"]
+    if plan["settings"] and stores[0].get("settings") != digest.of(plan["settings"])[: looking.DIGEST_CHARS]:
+        return True
     return bool(set(looks) - set(converged)) or any(
-        kept.get(name) != digest.of(record)[: looking.DIGEST_CHARS] for name, record in registry.items()
+        kept.get(name) != digest.of(record)[: looking.DIGEST_CHARS] for name, record in plan["registry"].items()
     )

@@ -16,6 +16,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.release import __version__ as ansible_version
 from ansible.template import Templar
 from ansible.utils.vars import combine_vars, load_extra_vars
+from ansible_collections.vdloo.mesh.plugins.module_utils import collection_files
 
 COLLECTION = Path(__file__).resolve().parents[2]
 ROLES = COLLECTION / "roles"
@@ -108,24 +109,37 @@ class Host:
         Every word in a text with a template that is the name of a variable counts as one that is read, and so do those in the role's
         templates. That may be more than is read, and is never less, but for what NOT_PURE names.
         """
+        return digest_of(role, self.read(role, {*names, *_words_of_templates(role)}, given))
+
+    def read(self, role: str, names: Iterable[str], given: dict) -> dict[str, Variable]:
+        """These variables, as far as they are there, and all that these can read, by name."""
         seen = self._seen(role, given)
         own = self.roles.described(role)
-        read: dict[str, str] = {}
-        waiting = {*names, *(word for word in _words_of_templates(role) if word in seen)}
+        read: dict[str, Variable] = {}
+        waiting = {name for name in names if name in seen}
         while waiting:
             name = waiting.pop()
             # Most are the role's own, and the same for every host.
-            described = own[name] if name in own and seen[name] is own[name].value else _describe(seen[name], name in own)
-            if described.text is None:
-                return None
-            read[name] = described.text
-            waiting.update(word for word in described.words if word in seen and word not in read)
-        text = json.dumps([ansible_version, _code(), role, read], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+            read[name] = own[name] if name in own and seen[name] is own[name].value else _describe(seen[name], name in own)
+            waiting.update(word for word in read[name].words if word in seen and word not in read)
+        return read
+
+    def override(self, values: dict, gone: Iterable[str]) -> None:
+        """Have other values than those of the inventory, and no longer have some. What is given with -e stays, as in Ansible itself."""
+        self.raw = {**{key: value for key, value in self.raw.items() if key not in gone}, **values}
+        self._templar = Templar(self.roles.loader, self.raw)
 
     def _seen(self, role: str, given: dict) -> dict:
         defaults, variables = self.roles.variables(role)
         return {**defaults, **self.raw, **variables, **given, **self.roles.extra}
+
+
+def digest_of(role: str, read: dict[str, Variable]) -> str | None:
+    """A digest of what was read, for this code of the collection; None when that is not all that counts."""
+    if any(variable.text is None for variable in read.values()):
+        return None
+    text = json.dumps([ansible_version, _code(), role, {name: variable.text for name, variable in read.items()}], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def plain(value: typing.Any) -> typing.Any:
@@ -134,15 +148,16 @@ def plain(value: typing.Any) -> typing.Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, str):
-        return str(value)
+    for kind in (str, int, float):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
     return value
 
 
 def _describe(value: typing.Any, own: bool) -> Variable:
     """`own` is a variable of a role, which may read the files of its role."""
     written = plain(value)
-    texts = list(_texts(written))
+    texts = list(templates(written))
     words = frozenset().union(*map(_words, texts))
     pure = not words & NOT_PURE or all(not _words(text) & NOT_PURE or (own and _reads_own_files_only(text)) for text in texts)
     try:
@@ -152,14 +167,14 @@ def _describe(value: typing.Any, own: bool) -> Variable:
         return Variable(value, None, words)
 
 
-def _texts(value: typing.Any) -> Iterator[str]:
+def templates(value: typing.Any) -> Iterator[str]:
     """All texts with a template in a value."""
     if isinstance(value, dict):
         for item in value.values():
-            yield from _texts(item)
+            yield from templates(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from templates(item)
     elif isinstance(value, str) and ("{{" in value or "{%" in value):
         yield value
 
@@ -182,10 +197,4 @@ def _words_of_templates(role: str) -> frozenset[str]:
 
 @functools.cache
 def _code() -> str:
-    """A digest of the roles and plugins of this collection."""
-    digest = hashlib.sha256()
-    for folder in ("plugins", "roles"):
-        for path in sorted((COLLECTION / folder).rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
-                digest.update(path.relative_to(COLLECTION).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return collection_files.digest(str(COLLECTION))

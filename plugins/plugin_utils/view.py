@@ -56,6 +56,7 @@ class Node(typing.TypedDict):
     services: dict[str, str]
     sources: list[str]
     state: str  # member, left, revoked or unknown
+    server_eligible: bool
     converged: str
 
 
@@ -171,7 +172,8 @@ def _one_owner_each(registry: dict, trusted: dict, members: dict, warnings: list
     return kept
 
 
-def _new_node(name: str, address: str) -> Node:
+def new_node(name: str, address: str) -> Node:
+    """A node of which no more is known."""
     return Node(
         name=name,
         address=address,
@@ -191,13 +193,14 @@ def _new_node(name: str, address: str) -> Node:
         services={},
         sources=[],
         state="unknown",
+        server_eligible=True,
         converged="",
     )
 
 
 def _from_record(record: dict, sources: list[str]) -> Node:
-    node = _new_node(record["name"], str(ipaddress.ip_address(record["address"])))
-    for field in ("public_key", "site", "zones", "endpoints", "state"):
+    node = new_node(record["name"], str(ipaddress.ip_address(record["address"])))
+    for field in ("public_key", "site", "zones", "endpoints", "state", "server_eligible"):
         node[field] = record[field]
     node["arch"], node["ssh"] = record.get("arch", ""), record.get("ssh", {})
     # Until Consul says what it is, a node is what the last run made of it.
@@ -217,7 +220,7 @@ def _add_members(nodes: dict[str, Node], members: dict[str, dict], warnings: lis
             if member["status"] == "alive" or name in nodes:
                 warnings.append(f"Consul: the member {name} was left out: it claims the address of {owner}")
             continue
-        node = nodes.setdefault(name, _new_node(name, member["address"]))
+        node = nodes.setdefault(name, new_node(name, member["address"]))
         node["sources"].append("consul")
         node["consul_status"] = member["status"]
         if node["address"] != member["address"]:
@@ -282,7 +285,7 @@ def _add_peers_as_nodes(nodes: dict[str, Node], peers: list[dict], warnings: lis
         name, address = peer.get("user"), _address(peer.get("address"))
         if not isinstance(name, str) or not records.DNS_LABEL.fullmatch(name) or name in records.RESERVED_NAMES:
             warnings.append(f"cjdns: the peer {records.shown(peer.get('public_key'))} was left out: it has no name that a node may have")
-        elif not address or nodes.setdefault(name, _new_node(name, address))["address"] != address:
+        elif not address or nodes.setdefault(name, new_node(name, address))["address"] != address:
             warnings.append(f"cjdns: the peer {records.shown(peer.get('public_key'))} was left out: another one has its name {name}")
         else:
             nodes[name]["public_key"] = str(peer.get("public_key"))

@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, vdloo.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The copy of the registry in Consul's key/value store, kept through the library consul-kv.
+"""The copy of the registry and of the settings in Consul's key/value store, kept through the library consul-kv.
 
-Values are strings of JSON, one key for each node:
+Values are strings of JSON, compact and sorted; but for the settings there is one key for each node:
 
-    vdloo-mesh/v1/registry/<name>    the node record, compact and sorted
+    vdloo-mesh/v1/registry/<name>    the node record
+    vdloo-mesh/v1/settings           the record of the settings; see settings.py
     vdloo-mesh/v1/converged/<name>   {"at": UTC time as in 2026-01-02T03:04:05Z, "by": host name of the machine that ran Ansible}
 """
 
@@ -19,9 +20,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry
+from ansible_collections.vdloo.mesh.plugins.module_utils import settings as settings_records
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
 
 REGISTRY = f"{client.KV_PREFIX}registry"
+SETTINGS = f"{client.KV_PREFIX}settings"
 CONVERGED = f"{client.KV_PREFIX}converged"
 # Consul takes 64 operations in a transaction, and by default 512 KiB for all of it.
 MAX_OPERATIONS = 64
@@ -66,18 +69,28 @@ class Store:
 
     def read(self) -> dict[str, bytes]:
         """Return what is under REGISTRY: {key below it: value}; empty when there is nothing."""
+        return {key[len(REGISTRY) + 1 :]: value for key, value in self._get(REGISTRY, recurse=True).items()}
 
+    def read_settings(self) -> dict:
+        """Return the settings; empty where there are none, or none that can be true."""
+        try:
+            found = json.loads(self._get(SETTINGS, recurse=False).get(SETTINGS, b"{}").decode("utf-8"))
+        except (ValueError, RecursionError):
+            return {}
+        return {} if settings_records.problem(found) else found
+
+    def _get(self, path: str, recurse: bool) -> dict[str, bytes]:
         def ask() -> dict[str, bytes]:
             try:
                 # Undecoded: one value that is no text must not hide the others.
-                found = self.connection.get_mapping(REGISTRY, decode_utf8=False)
+                found = self.connection.get(path, recurse=recurse, decode_utf8=False)
             except urllib.error.HTTPError as error:
                 if error.code == 404:
                     return {}
                 raise
-            return {key[len(REGISTRY) + 1 :]: value or b"" for key, value in found.items()}
+            return {key: value or b"" for key, value in found.items()}
 
-        return self._call(f"GET kv/{REGISTRY}", ask)
+        return self._call(f"GET kv/{path}", ask)
 
     def write(self, mapping: dict[str, str]) -> None:
         """Write {key: value} in one transaction; see batches()."""
@@ -129,22 +142,27 @@ def differing(records: dict[str, dict], given: dict[str, dict]) -> dict[str, dic
 
 def registry_keys(records: dict[str, dict]) -> dict[str, str]:
     """The keys and values under which records are stored."""
-    return {f"{REGISTRY}/{name}": json.dumps(record, sort_keys=True, separators=(",", ":")) for name, record in records.items()}
+    return {f"{REGISTRY}/{name}": _text(record) for name, record in records.items()}
+
+
+def _text(value: dict) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def converged_keys(names: list[str], by: str, now: datetime) -> dict[str, str]:
     """The keys and values that tell when nodes were last converged, and by whom. `now` in UTC."""
-    value = json.dumps({"at": now.strftime("%Y-%m-%dT%H:%M:%SZ"), "by": by}, sort_keys=True, separators=(",", ":"))
+    value = _text({"at": now.strftime("%Y-%m-%dT%H:%M:%SZ"), "by": by})
     return {f"{CONVERGED}/{name}": value for name in sorted(set(names))}
 
 
-def publish(store: Store, given: dict[str, dict], converged: dict[str, str], check_mode: bool, result: dict) -> None:
-    """Merge `given` into the store, and write the keys of `converged`.
+def publish(store: Store, given: dict[str, dict], settings: dict, converged: dict[str, str], check_mode: bool, result: dict) -> None:
+    """Merge `given` and the settings into the store, and write the keys of `converged`.
 
     Fills `result` as it goes, so that it is true also when this ends with MirrorError: changed, mirrored, written (names), records
-    (their number), problems (why entries are no records, by name), changes {name: (record before or None, record after)}.
+    (their number), problems (why entries are no records, by name), changes {name: (record before or None, record after)}, settings (the
+    same pair, None when they are as they should be).
     """
-    result.update(changed=False, mirrored=False, written=[], records=0, problems={}, changes={})
+    result.update(changed=False, mirrored=False, written=[], records=0, problems={}, changes={}, settings=None)
     if not store.leader():
         raise MirrorError("it has no leader")
     before, result["problems"] = parse(store.read())
@@ -156,12 +174,21 @@ def publish(store: Store, given: dict[str, dict], converged: dict[str, str], che
         names = [key[len(REGISTRY) + 1 :] for key in batch]
         result["changes"].update({name: (before.get(name), changes[name]) for name in names})
         result.update(changed=True, written=sorted(result["changes"]), records=len({*before, *result["changes"]}))
+    kept = store.read_settings() if settings else {}
+    if settings_records.merge(kept, settings) != kept:
+        if not check_mode:
+            store.write({SETTINGS: _text(settings)})
+        result.update(changed=True, settings=(kept, settings))
     if not check_mode:
         if changes:
             # Transactions are unconditional: a run at the same time may have put older records over ours.
             lost = differing(parse(store.read())[0], given)
             for batch in batches(registry_keys(lost)):
                 store.write(batch)
+        if result["settings"]:
+            kept = store.read_settings()
+            if settings_records.merge(kept, settings) != kept:
+                store.write({SETTINGS: _text(settings)})
         for batch in batches(converged):
             store.write(batch)
     result["mirrored"] = True

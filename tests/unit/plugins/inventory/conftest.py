@@ -110,7 +110,8 @@ def load(tmp_path, consul, cjdns, registry_file, monkeypatch, warnings):
         monkeypatch.delenv(name, raising=False)
 
     def load(use_cache=True, **options):
-        chosen = {"consul_addr": consul.addr, "cjdns_addr": cjdns, "registry_file": str(registry_file), "timeout": 3, **options}
+        files = {"registry_file": str(registry_file), "settings_file": str(registry_file.with_name("settings.json"))}
+        chosen = {"consul_addr": consul.addr, "cjdns_addr": cjdns, "timeout": 3, **files, **options}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         path = tmp_path / "test.mesh.yml"
         path.write_text(json.dumps({"plugin": "vdloo.mesh.mesh", **chosen}))

@@ -16,6 +16,7 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible.vars.manager import VariableManager
+from ansible_collections.vdloo.mesh.plugins.module_utils import digest
 from fake_mesh import ADDRESS, KEYS, free_port, record
 
 
@@ -56,6 +57,7 @@ def test_all_sources_give_hosts_groups_and_variables(load, warnings):
         "mesh_services": {},
         "mesh_sources": ["cjdns", "consul", "kv", "registry"],
         "mesh_state": "member",
+        "mesh_server_eligible": True,
         "mesh_converged": "",
     }
     assert "ansible_port" not in variables(inventory, "n1")
@@ -290,3 +292,127 @@ exec sh -c "$command"
     assert arguments[3].startswith("ProxyCommand=ssh -i key ") and arguments[3].endswith(" -p 2222 -W '[%h]:%p' admin@192.0.2.1")
     with pytest.raises(AnsibleError, match="no bootstrap node answered: root@dead: no route to dead"):
         load(bootstrap=["root@dead"])
+
+
+# ---------------------------------------------------------------- settings
+
+
+def settings_of(mesh=None, hosts=None) -> dict:
+    values = {"mesh": mesh or {}, "hosts": hosts or {}, "consul_servers": None, "withheld": []}
+    return {"version": 1, "updated": "2026-01-01T00:00:00Z", "by": "laptop", "values": values, "ancestors": []}
+
+
+@pytest.fixture
+def keep(registry_file):
+    """keep(record) is what the machine keeps of the settings."""
+    return lambda record: registry_file.with_name("settings.json").write_text(json.dumps(record))
+
+
+def every_variable(inventory, name, *sources):
+    """The variables as a play sees them, with those of the files beside these inventories."""
+    loader = DataLoader()
+    manager = InventoryManager(loader=loader, parse=False)
+    manager._inventory, manager._sources = inventory, list(sources)
+    return VariableManager(loader=loader, inventory=manager).get_vars(host=inventory.get_host(name))
+
+
+def test_the_settings_are_variables_of_the_mesh_and_of_hosts(load, keep, warnings):
+    kept = settings_of({"h2o_attempts": 3}, {"n2": {"h2o_attempts": 4, "h2o_http_port": 81}})
+    keep(kept)
+    inventory = load()
+    found = {name: every_variable(inventory, name) for name in ("n1", "n2")}
+    assert (found["n1"]["h2o_attempts"], found["n2"]["h2o_attempts"], found["n2"]["h2o_http_port"]) == (3, 4, 81)
+    assert found["n1"]["mesh_settings"] == digest.of(kept) and "h2o_http_port" not in found["n1"]
+    assert warnings == []
+
+
+def test_the_users_own_group_vars_beside_the_inventory_count_more(load, keep, tmp_path):
+    keep(settings_of({"h2o_attempts": 3, "h2o_http_port": 80}))
+    inventory = load()
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars" / "mesh.yml").write_text("h2o_attempts: 9")
+    found = every_variable(inventory, "n1", str(tmp_path / "test.mesh.yml"))
+    assert (found["h2o_attempts"], found["h2o_http_port"]) == (9, 80)
+
+
+def test_a_setting_is_never_a_template_and_never_another_variable(load, keep, tmp_path):
+    evil = "{{ lookup('ansible.builtin.pipe', 'touch " + str(tmp_path / "executed") + "') }}"
+    keep(
+        settings_of(
+            {"h2o_config": {"a": [evil]}, "ansible_connection": "evil"}, {"n1": {"ansible_ssh_common_args": "evil", "mesh_role": "x"}}
+        )
+    )
+    found = every_variable(load(), "n1")
+    assert Templar(loader=DataLoader(), variables=found).template(found["h2o_config"]) == {"a": [evil]}
+    assert "ansible_connection" not in found and found["mesh_role"] == "server" and "evil" not in found["ansible_ssh_common_args"]
+    assert not (tmp_path / "executed").exists()
+
+
+def test_settings_in_the_store_are_not_believed(load, consul):
+    consul.kv["vdloo-mesh/v1/settings"] = json.dumps(settings_of({"h2o_attempts": 3}))
+    found = every_variable(load(), "n1")
+    assert "h2o_attempts" not in found and found["mesh_settings"] == digest.of({})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("{", "is not valid JSON"), ("[]", "JSON object"), ('{"version": 0}', "settings were left out: they have no valid")]
+)
+def test_damaged_settings_are_one_warning_and_cost_nothing_else(load, registry_file, warnings, text, told):
+    registry_file.with_name("settings.json").write_text(text)
+    inventory = load()
+    assert sorted(inventory.hosts) == ["n1", "n2", "n3"]
+    assert len(warnings) == 1 and told in warnings[0]
+
+
+def test_settings_are_cached_with_the_nodes(load, keep, tmp_path):
+    options = {"cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(tmp_path / "cache")}
+    keep(settings_of({"h2o_attempts": 3}))
+    load(**options)
+    keep({})
+    assert every_variable(load(**options), "n1")["h2o_attempts"] == 3
+
+
+# ---------------------------------------------------------------- the machine is a node
+
+
+def test_the_own_node_is_reached_without_ssh_and_the_others_with_known_keys_only(load):
+    inventory = load(node="n1")
+    assert variables(inventory, "n1")["ansible_connection"] == "local"
+    assert "ansible_user" not in variables(inventory, "n1")
+    assert variables(inventory, "n2")["ansible_user"] == "root" and "ansible_connection" not in variables(inventory, "n2")
+    for name in ("mesh", "mesh_unreachable"):
+        assert "StrictHostKeyChecking=yes" in shlex.split(inventory.groups[name].vars["ansible_ssh_common_args"])[-1]
+    assert "StrictHostKeyChecking" not in load().groups["mesh"].vars["ansible_ssh_common_args"]
+
+
+def test_the_own_node_is_in_the_mesh_whatever_its_daemons_do(load, consul, registry_file, warnings):
+    consul.members[0]["Status"] = 4
+    assert "n1" in groups(load(node="n1", sources=["consul", "registry"]))["mesh"]
+    registry_file.unlink()
+    warnings.clear()
+    inventory = load(node="n1", consul_addr="127.0.0.1:1", cjdns_addr="127.0.0.1:2")
+    assert groups(inventory) == {"mesh": ["n1"]}
+    assert variables(inventory, "n1")["ansible_connection"] == "local" and "ansible_host" not in variables(inventory, "n1")
+    assert len(warnings) == 3
+
+
+@pytest.mark.parametrize("state", ["left", "revoked"])
+def test_a_node_that_left_does_not_take_itself_in(load, registry_file, consul, state):
+    gone = json.dumps(record("n1", state=state, version=9))
+    consul.kv["vdloo-mesh/v1/registry/n1"] = gone
+    assert "n1" in groups(load(node="n1"))["mesh_unreachable"]
+
+
+def test_a_node_whose_user_is_not_root_is_asked_to_become_it(load, registry_file):
+    registry_file.write_text(json.dumps({name: record(name, ssh={**record(name)["ssh"], "user": "admin"}, version=2) for name in KEYS}))
+    inventory = load(node="n1")
+    assert variables(inventory, "n2")["ansible_become"] is True
+    assert "ansible_become" not in variables(inventory, "n1")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [({"node": "N1!"}, "node: 'N1!' is not the name"), ({"node": "n1", "bootstrap": ["x"]}, "leave one of them out")]
+)
+def test_an_own_node_that_cannot_be_one_is_refused(load, options, told):
+    with pytest.raises(AnsibleError, match=told):
+        load(**options)

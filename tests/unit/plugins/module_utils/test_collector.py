@@ -31,6 +31,14 @@ def test_who_takes_a_connection_answers(door):
     assert collector.knock({"n1": at(door, state="left"), "n2": at(closed)}, 2) == []
 
 
+def test_who_is_known_to_be_alive_is_not_knocked_at(door):
+    members = {"members": [{"address": "::1", "status": 1}, {"address": "::2", "status": 4}, {"address": None, "status": 1}]}
+    assert collector.alive(members) == {"::1"}
+    assert collector.alive(None) == set()
+    assert collector.knock({"n1": at(door)}, 2, collector.alive(members)) == []
+    assert collector.knock({"n1": at(door)}, 2, {"::2"}) == ["::1"]
+
+
 def test_damaged_records_are_not_knocked_at(door):
     assert collector.knock(
         {"a": None, "b": {}, "c": at("22"), "d": at(door, "127.0.0.1"), "e": at(door, "localhost"), "f": at(door)}, 2
@@ -69,3 +77,12 @@ def test_a_registry_file_that_is_too_long_is_not_read(tmp_path):
     path = tmp_path / "registry.json"
     path.write_text(json.dumps({"a": "x" * collector.MAX_FILE_BYTES}))
     assert "longer than" in collector.collect({"timeout": 1, "registry_file": str(path)})["errors"]["registry"]
+
+
+def test_no_settings_are_no_error_and_damaged_ones_are(tmp_path):
+    path = tmp_path / "settings.json"
+    assert collector.collect({"timeout": 1, "settings_file": str(path)})["answers"] == {"settings": {}}
+    path.write_text('{"version": 1}')
+    assert collector.collect({"timeout": 1, "settings_file": str(path)})["answers"] == {"settings": {"version": 1}}
+    path.write_text("{")
+    assert "is not valid JSON" in collector.collect({"timeout": 1, "settings_file": str(path)})["errors"]["settings"]

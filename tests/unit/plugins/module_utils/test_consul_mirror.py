@@ -77,11 +77,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return 413, "too large"
             store.content.update({entry["Key"]: base64.b64decode(entry["Value"]) for entry in operations})
             return 200, {"Results": [], "Errors": None}
-        prefix, query = path[len("/v1/kv/") :].split("?")
+        prefix, _mark, query = path[len("/v1/kv/") :].partition("?")
         found = [
             {"Key": key, "Value": base64.b64encode(value).decode() if value else None}
             for key, value in sorted(store.content.items())
-            if key.startswith(prefix) and query == "recurse"
+            if (key.startswith(prefix) and query == "recurse") or key == prefix
         ]
         return (200, found) if found else (404, b"")
 
@@ -120,10 +120,10 @@ def own_opener(monkeypatch):
     monkeypatch.setattr(urllib.request, "_opener", None)
 
 
-def publish(store, registry, converged=None, check_mode=False, token="", timeout=5):
+def publish(store, registry, converged=None, check_mode=False, token="", timeout=5, settings=None):
     """Publish to a fake store; return the result."""
     result = {}
-    mirror.publish(mirror.Store(consul_kv, store.endpoint, token, timeout), registry, converged or {}, check_mode, result)
+    mirror.publish(mirror.Store(consul_kv, store.endpoint, token, timeout), registry, settings or {}, converged or {}, check_mode, result)
     return result
 
 
@@ -193,9 +193,46 @@ def test_check_mode_tells_what_would_be_written_and_writes_nothing(kv):
 def test_the_diff_shows_each_record_before_and_after(kv):
     publish(kv, registry_of("a"))
     diff = registry_mirror.describe(publish(kv, registry_of("a", "b", version=2))["changes"])
-    assert [part["after_header"] for part in diff] == [PREFIX + "a", PREFIX + "b"]
+    assert [part["after_header"] for part in diff] == ["a", "b"]
     assert '"version": 1' in diff[0]["before"] and '"version": 2' in diff[0]["after"]
     assert diff[1]["before"] == ""
+
+
+SETTINGS_KEY = "vdloo-mesh/v1/settings"
+
+
+def settings_of(version, **variables):
+    return {
+        "version": version,
+        "updated": "2026-01-01T00:00:00Z",
+        "by": "laptop",
+        "values": {"mesh": variables, "hosts": {}, "consul_servers": None, "withheld": []},
+        "ancestors": [],
+    }
+
+
+def test_the_settings_are_written_once_and_never_over_newer_ones(kv):
+    result = publish(kv, registry_of("a"), settings=settings_of(1, h2o_attempts=2))
+    assert (result["changed"], result["settings"]) == (True, ({}, settings_of(1, h2o_attempts=2)))
+    assert json.loads(kv.content[SETTINGS_KEY]) == settings_of(1, h2o_attempts=2)
+    assert publish(kv, registry_of("a"), settings=settings_of(1, h2o_attempts=2))["changed"] is False
+    assert publish(kv, registry_of("a"), settings=settings_of(2))["settings"] == (settings_of(1, h2o_attempts=2), settings_of(2))
+    result = publish(kv, registry_of("a"), settings=settings_of(1))
+    assert (result["changed"], result["settings"]) == (False, None)
+    assert json.loads(kv.content[SETTINGS_KEY]) == settings_of(2)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"\xff", b'{"version": 9}'])
+def test_settings_in_the_store_that_cannot_be_true_are_overwritten(kv, garbage):
+    kv.content[SETTINGS_KEY] = garbage
+    assert publish(kv, {}, settings=settings_of(1))["changed"] is True
+    assert json.loads(kv.content[SETTINGS_KEY]) == settings_of(1)
+
+
+def test_without_settings_and_in_check_mode_none_are_written(kv):
+    publish(kv, registry_of("a"))
+    assert publish(kv, {}, settings=settings_of(1), check_mode=True)["settings"] == ({}, settings_of(1))
+    assert SETTINGS_KEY not in kv.content
 
 
 def test_an_older_record_of_a_run_at_the_same_time_is_put_right(kv):
@@ -312,14 +349,14 @@ def test_an_agent_that_is_down_is_told_of_with_the_reason():
         closed.bind(("127.0.0.1", 0))
         store = mirror.Store(consul_kv, f"http://127.0.0.1:{closed.getsockname()[1]}/v1/", "", 2)
         with pytest.raises(mirror.MirrorError, match="refused"):
-            mirror.publish(store, registry_of("a"), {}, False, {})
+            mirror.publish(store, registry_of("a"), {}, {}, False, {})
 
 
 def test_an_agent_that_hangs_is_given_up_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         store = mirror.Store(consul_kv, f"http://127.0.0.1:{silent.getsockname()[1]}/v1/", "", 0.2)
         with pytest.raises(mirror.MirrorError, match="no answer in time"):
-            mirror.publish(store, registry_of("a"), {}, False, {})
+            mirror.publish(store, registry_of("a"), {}, {}, False, {})
 
 
 def test_an_agent_that_hangs_later_is_given_up_in_time(kv):
@@ -346,7 +383,7 @@ def test_when_the_leader_is_lost_half_way_what_was_written_is_told(kv):
     kv.on_call = lambda store, method, path: (500, b"No cluster leader") if path == "/v1/txn" and len(store.bodies) == 1 else None
     result = {}
     with pytest.raises(mirror.MirrorError, match="PUT txn: 500 No cluster leader"):
-        mirror.publish(mirror.Store(consul_kv, kv.endpoint, "", 5), registry, {}, False, result)
+        mirror.publish(mirror.Store(consul_kv, kv.endpoint, "", 5), registry, {}, {}, False, result)
     assert (result["changed"], result["mirrored"]) == (True, False)
     assert result["written"] == sorted(registry)[:64] == sorted(key[len(PREFIX) :] for key in kv.content)
 

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import time
+import types
 
 import pytest
 from ansible_collections.vdloo.mesh.plugins.module_utils import digest, look
@@ -18,7 +19,7 @@ from fake_mesh import KEYS, PRIVATE_KEY, FakeConsul, record
 @pytest.fixture
 def node(tmp_path, monkeypatch):
     """A node with none of our files: set(name, text) makes one."""
-    for name in ("CONFIG", "IDENTITY", "LINK_SECRET", "STARTED", "SECRETS", "REGISTRY", "BOOTSTRAPPED"):
+    for name in ("CONFIG", "IDENTITY", "LINK_SECRET", "STARTED", "SECRETS", "REGISTRY", "BOOTSTRAPPED", "SETTINGS", "SSH_KEY"):
         monkeypatch.setattr(look, name, str(tmp_path / name.lower()))
     return lambda name, text: (tmp_path / name.lower()).write_text(text)
 
@@ -39,6 +40,35 @@ def test_a_run_on_the_node_itself_tells_no_way_in(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     told = look.access()
     assert (told["arch"], told["ssh_user"], told["ssh_port"]) == (os.uname().machine, "", 0)
+
+
+def test_the_nodes_own_key_and_the_keys_that_may_log_in_are_told(node, monkeypatch, tmp_path):
+    homes = {name: types.SimpleNamespace(pw_dir=str(tmp_path / name)) for name in ("admin", "root")}
+    monkeypatch.setattr(look.authorized_keys.pwd, "getpwnam", homes.__getitem__)
+    for number, name in enumerate(homes):
+        (tmp_path / name / ".ssh").mkdir(parents=True)
+        line = look.authorized_keys.line(f"n{number}", "ssh-ed25519 " + "A" * 68)
+        (tmp_path / name / ".ssh" / "authorized_keys").write_bytes(b"ssh-rsa AAAA me\n" + line)
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    monkeypatch.setenv("SUDO_USER", "admin")
+    told = look.access()
+    assert (told["ssh_key"], told["authorized_user"], told["authorized"]) == ("", "admin", {"n0": "ssh-ed25519 " + "A" * 68})
+    monkeypatch.delenv("SUDO_USER")
+    told = look.access()
+    assert (told["authorized_user"], list(told["authorized"])) == ("root", ["n1"])
+    # Whoever came, and in whichever way: the others come as the record says.
+    node("SSH_KEY", "ssh-ed25519 BBBB root@n0\n")
+    node("REGISTRY", json.dumps({"n0": {"ssh": {"user": "admin", "key": "ssh-ed25519 BBBB"}}, "n1": [], "n2": {"ssh": "x"}}))
+    told = look.access()
+    assert (told["ssh_key"], told["authorized_user"], list(told["authorized"])) == ("ssh-ed25519 BBBB", "admin", ["n0"])
+
+
+def test_the_settings_are_told_and_damaged_ones_are_a_problem(node):
+    node("SETTINGS", '{"version": 1}')
+    assert look.mesh() == {**look.NOTHING["mesh"], "settings": {"version": 1}}
+    node("SETTINGS", "{")
+    node("REGISTRY", "{}")
+    assert "settings" in look.mesh()["problem"]
 
 
 def test_a_node_of_no_mesh_has_the_shape_of_nothing(node):
@@ -99,12 +129,15 @@ def test_what_the_store_holds_is_told_by_digests_and_garbage_is_left_out():
             return {
                 f"{prefix}registry/n1": json.dumps(record("n1")),
                 f"{prefix}registry/n2": "{",
+                f"{prefix}settings": json.dumps({"version": 1}),
+                f"{prefix}settings/other": "{}",
                 f"{prefix}converged/n1": json.dumps({"at": "2026-01-01T00:00:00Z"}),
                 f"{prefix}converged/n2": "[]",
             }
 
     assert look.store(Agent()) == {
         "registry": {"n1": digest.of(record("n1"))[: look.DIGEST_CHARS]},
+        "settings": digest.of({"version": 1})[: look.DIGEST_CHARS],
         "converged": {"n1": "2026-01-01T00:00:00Z"},
     }
 

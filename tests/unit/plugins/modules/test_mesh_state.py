@@ -8,6 +8,7 @@ import stat
 import threading
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.vdloo.mesh.plugins.modules import mesh_state
 
 GIVEN = {"generation": "g1", "gossip_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "seeds": ["a"]}
@@ -82,3 +83,65 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
         mesh_state.write_json(str(target), {"a": object()}, replace=True)
     assert target.read_text() == "{}"
     assert list(tmp_path.iterdir()) == [target]
+
+
+# ---------------------------------------------------------------- settings
+
+
+def settings(version: int, **variables) -> dict:
+    values = {"mesh": variables, "hosts": {}, "consul_servers": None, "withheld": []}
+    return {"version": version, "updated": "2026-01-01T00:00:00Z", "by": "laptop", "values": values, "ancestors": []}
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """run(options) is what the module says with its files in a folder of the test."""
+
+    def run(**options):
+        paths = {f"{kind}_file": str(tmp_path / f"{kind}.json") for kind in ("secrets", "registry", "settings")}
+        with patch_module_args({**paths, **options}), pytest.raises(SystemExit):
+            mesh_state.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_settings_are_kept_for_root_alone_and_once(run, tmp_path):
+    first = run(settings=settings(1, h2o_attempts=2), registry={})
+    assert (first["changed"], first["settings"]) == (True, settings(1, h2o_attempts=2))
+    assert json.loads((tmp_path / "settings.json").read_text()) == settings(1, h2o_attempts=2)
+    assert stat.S_IMODE((tmp_path / "settings.json").stat().st_mode) == 0o600
+    assert not run(settings=settings(1, h2o_attempts=2))["changed"]
+    assert run()["settings"] == settings(1, h2o_attempts=2)
+
+
+def test_newer_settings_that_came_meanwhile_stay(run):
+    run(settings=settings(5, h2o_attempts=2))
+    result = run(settings=settings(4))
+    assert (result["changed"], result["settings"]) == (False, settings(5, h2o_attempts=2))
+
+
+def test_the_change_of_settings_is_shown_and_in_check_mode_nothing_is_written(run, tmp_path):
+    result = run(settings=settings(1, h2o_attempts=2), _ansible_check_mode=True, _ansible_diff=True)
+    assert result["changed"] and '"h2o_attempts": 2' in result["diff"][0]["after"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_cannot_be_a_record_are_refused_before_anything_is_written(run, tmp_path):
+    result = run(settings={"version": 0}, registry={"n1": {}}, found=True)
+    assert result["failed"] and "settings: they have no valid version" in result["msg"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"version": 1}'])
+def test_damaged_settings_are_set_aside_and_not_lost(run, tmp_path, content, monkeypatch):
+    warnings: list[str] = []
+    monkeypatch.setattr(mesh_state.AnsibleModule, "warn", lambda _module, text: warnings.append(text))
+    (tmp_path / "settings.json").write_text(content)
+    assert run()["settings"] == {}
+    assert (tmp_path / "settings.json").read_text() == content
+    result = run(settings=settings(1))
+    assert result["changed"] and "were set aside" in warnings[-1]
+    assert json.loads((tmp_path / "settings.json").read_text()) == settings(1)
+    (aside,) = tmp_path.glob("settings.json.damaged-*")
+    assert aside.read_text() == content

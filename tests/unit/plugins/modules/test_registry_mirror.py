@@ -163,7 +163,10 @@ def run_module(tmp_path, arguments, *options, **environment):
 
 
 def test_a_real_consul_holds_the_registry_afterwards(consul, tmp_path):
-    arguments = {"consul_addr": consul, "registry": registry_of(*(f"n{number}" for number in range(70))), "converged": ["n1"]}
+    values = {"mesh": {"h2o_attempts": 2}, "hosts": {}, "consul_servers": None, "withheld": []}
+    settings = {"version": 1, "updated": "2026-01-01T00:00:00Z", "by": "laptop", "values": values, "ancestors": []}
+    registry = registry_of(*(f"n{number}" for number in range(70)))
+    arguments = {"consul_addr": consul, "registry": registry, "settings": settings, "converged": ["n1"]}
     foreseen, output = run_module(tmp_path, arguments, "--check", "--diff")
     assert (foreseen["changed"], len(foreseen["written"]), output.count(f"+++ after: {PREFIX}")) == (True, 70, 70)
     assert get(consul + "/v1/kv/vdloo-mesh/?recurse") is None
@@ -172,12 +175,13 @@ def test_a_real_consul_holds_the_registry_afterwards(consul, tmp_path):
     assert (first["changed"], first["mirrored"], len(first["written"]), first["records"]) == (True, True, 70, 70)
     assert "def put_kv" not in output, "the library is no news"
     found = {entry["Key"]: json.loads(base64.b64decode(entry["Value"])) for entry in get(consul + "/v1/kv/vdloo-mesh/?recurse")}
-    assert len(found) == 71
+    assert len(found) == 72
+    assert found["vdloo-mesh/v1/settings"] == settings and first["settings"]
     assert found[PREFIX + "n69"] == record("n69")
     assert found["vdloo-mesh/v1/converged/n1"]["by"] == socket.gethostname()
 
     second, _output = run_module(tmp_path, arguments)
-    assert (second["changed"], second["written"], second["records"]) == (False, [], 70)
+    assert (second["changed"], second["written"], second["records"], second["settings"]) == (False, [], 70, False)
 
 
 def test_through_ansible_no_agent_is_a_warning_and_no_failure(tmp_path):

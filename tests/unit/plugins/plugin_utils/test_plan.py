@@ -19,6 +19,7 @@ ASKED = {"packages": []}
 CONFIG = {"admin": {"bind": "127.0.0.1:11234"}, "interfaces": {"UDPInterface": [{"bind": "0.0.0.0:4321"}]}}
 HANDOVER = {"managed": True, "addresses": ["127.0.0.1"], "domains": ["consul"], "options": [], "probe_names": []}
 ENDPOINTS = {"n1": ["192.0.2.1:4321"], "n2": ["192.0.2.2:4321"], "n3": []}
+SSH_KEY = {name: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5" + letter * 48 for name, letter in zip(NODES, "BCD")}
 SECRET = {name: letter * 64 for name, letter in zip(NODES, "abc")}
 
 
@@ -34,7 +35,16 @@ AT_HOME = {
 
 def asked(**changes) -> plan.Asked:
     hosts = {name: {"mesh_endpoints": ENDPOINTS[name]} for name in NODES}
-    return plan.Asked(**{"hosts": hosts, "policy": "elect", "listed": [], **changes})
+    nothing = {
+        "policy": "elect",
+        "listed": [],
+        "settings": {},
+        "from_mesh": False,
+        "frozen": {},
+        "convergers": set(NODES),
+        "collection": "c" * 64,
+    }
+    return plan.Asked(**{"hosts": hosts, **nothing, **changes})
 
 
 def role_manifest(role: str, given: dict) -> dict:
@@ -106,6 +116,7 @@ def new_look(_name: str) -> dict:
 
 def keyed_look(name: str) -> dict:
     found = new_look(name)
+    found["system"].update(ssh_key=SSH_KEY[name])
     found["mesh"].update(generation="one", seeds=list(NODES))
     found["cjdns"].update(public_key=KEYS[name], address=ADDRESS[name], derived=public.derived(SECRET[name], list(KEYS.values())))
     found["manifests"] = {"node": observed("node", {})}
@@ -119,6 +130,7 @@ def converged() -> dict[str, dict]:
     for name, found in looks.items():
         planned = made["hosts"][name]
         found["mesh"]["registry"] = made["registry"]
+        found["system"].update(authorized_user="root", authorized=dict(SSH_KEY))
         found["cjdns"]["config"] = described(name, planned)
         found["consul"] = {
             "bootstrapped": "mesh",
@@ -127,6 +139,7 @@ def converged() -> dict[str, dict]:
             "raft": [{"name": other, "address": ADDRESS[other], "voter": True, "leader": other == "n1"} for other in NODES],
             "servers": {other: {"healthy": True, "since": NOW} for other in NODES},
             "tolerance": 1,
+            "settings": "",
             "registry": {other: digest.of(record)[: look.DIGEST_CHARS] for other, record in made["registry"].items()},
             "converged": dict.fromkeys(NODES, NOW),
             "problem": "",
@@ -368,3 +381,200 @@ def test_how_to_log_in_is_what_the_node_told_or_what_was_known():
     looks["n1"]["system"].update(ssh_user="admin", ssh_port=2222)
     made = plan.make(looks, asked(), render, NOW)
     assert made["registry"]["n1"]["ssh"]["user"] == "admin"
+
+
+# ---------------------------------------------------------------- settings, and who may log in
+
+SETTINGS = {
+    "version": 2,
+    "updated": NOW,
+    "by": "laptop",
+    "values": {"mesh": {"h2o_attempts": 2}, "hosts": {}, "consul_servers": None, "withheld": []},
+    "ancestors": [],
+}
+
+
+def with_settings(looks: dict, *names: str) -> dict:
+    for name in names:
+        looks[name]["mesh"]["settings"] = SETTINGS
+    for found in looks.values():
+        found["consul"]["settings"] = digest.of(SETTINGS)[: look.DIGEST_CHARS]
+    return looks
+
+
+def test_settings_are_told_to_the_nodes_that_keep_others_and_to_no_more():
+    made = plan.make(with_settings(converged(), "n1", "n3"), asked(settings=SETTINGS), render, NOW)
+    assert made["lines"] == ["n2: settings: those on the node differ"]
+    assert (made["settings"], grouped(made, "drift_settings"), grouped(made, "drift_registry")) == (SETTINGS, ["n2"], [])
+    assert made["changing"] == []
+    assert plan.make(with_settings(converged(), *NODES), asked(settings=SETTINGS), render, NOW)["groups"] == []
+
+
+def test_a_store_with_other_settings_is_published():
+    looks = with_settings(converged(), *NODES)
+    looks["n1"]["consul"]["settings"] = "other"
+    made = plan.make(looks, asked(settings=SETTINGS), render, NOW)
+    assert made["lines"] == []
+    assert {group for _name, group in made["groups"]} == {"plan_publish"}
+
+
+def test_a_key_that_may_not_log_in_is_named_and_only_that_node_is_told():
+    looks = converged()
+    del looks["n1"]["system"]["authorized"]["n3"]
+    looks["n2"]["system"]["authorized"].update(n1="", n9=SSH_KEY["n1"])
+    made = plan.make(looks, asked(), render, NOW)
+    assert made["lines"] == [
+        "n1: registry: the keys that may log in differ: lacks n3",
+        "n2: registry: the keys that may log in differ: has another of n1; still has n9",
+    ]
+    assert grouped(made, "drift_registry") == ["n1", "n2"]
+    assert made["hosts"]["n1"]["logins"] == {"user": "root", "keys": SSH_KEY}
+    assert "logins" not in made["hosts"]["n3"]
+
+
+def test_when_the_nodes_are_to_log_in_as_another_user_that_one_is_told():
+    looks = converged()
+    looks["n1"]["system"].update(ssh_user="admin")
+    made = plan.make(looks, asked(), render, NOW)
+    assert made["hosts"]["n1"]["logins"] == {"user": "admin", "keys": SSH_KEY}
+    assert "logins" not in made["hosts"]["n2"]
+
+
+def test_whoever_starts_a_run_on_the_node_itself_does_not_become_its_user():
+    looks = converged()
+    looks["n1"]["system"].update(ssh_user="somebody", ssh_port=22222)
+    hosts = {**asked().hosts, "n1": {"mesh_endpoints": ENDPOINTS["n1"], "ansible_connection": "local"}}
+    assert lines(looks, hosts=hosts) == []
+
+
+@pytest.mark.parametrize("state", ["left", "revoked"])
+def test_the_key_of_a_node_that_went_lets_nobody_in(state):
+    looks = converged()
+    hosts = {name: {"mesh_endpoints": ENDPOINTS[name]} for name in ("n1", "n2")}
+    gone = {**looks["n1"]["mesh"]["registry"]["n3"], "state": state, "version": 9}
+    del looks["n3"]
+    looks["n1"]["mesh"]["registry"] = {**looks["n1"]["mesh"]["registry"], "n3": gone}
+    made = plan.make(looks, asked(hosts=hosts), render, NOW)
+    assert sorted(made["hosts"]["n2"]["logins"]["keys"]) == ["n1", "n2"]
+
+
+def test_the_key_of_a_node_that_was_not_reached_stays():
+    looks = converged()
+    del looks["n3"]
+    assert plan.make(looks, asked(hosts={name: {"mesh_endpoints": ENDPOINTS[name]} for name in looks}), render, NOW)["lines"] == []
+
+
+def test_a_node_without_a_key_of_its_own_gets_one_before_the_rest_is_planned():
+    looks = converged()
+    looks["n3"]["system"]["ssh_key"] = ""
+    break_file(looks)
+    made = plan.make(looks, asked(), render, NOW, final=False)
+    assert made["lines"] == ["n3: node: has no SSH key of its own"]
+    assert (made["new"], grouped(made, "plan_new"), grouped(made, "plan_prepare")) == ([], ["n3"], ["n3"])
+    looks["n3"]["system"]["ssh_key"] = SSH_KEY["n1"]
+    made = plan.make(looks, asked(), render, NOW, final=True)
+    # And that is told to all.
+    assert grouped(made, "drift_registry") == list(NODES)
+    assert grouped(made, "drift_h2o") == ["n2"]
+    assert grouped(made, "plan_new") == []
+
+
+def test_a_role_that_cannot_be_judged_is_left_alone():
+    looks = converged()
+    break_file(looks)
+    stop_service(looks)
+    assert lines(looks, frozen={"n2": {"h2o": ["h2o_tls"]}}) == ["n3: dnsmasq: dnsmasq.service does not run"]
+
+
+# ---------------------------------------------------------------- an inventory out of the mesh itself
+
+
+def out_of(registry: dict, **changes) -> dict:
+    """What the inventory plugin says of the nodes of a registry."""
+    return {
+        name: {
+            "mesh_endpoints": record["endpoints"],
+            "mesh_zones": record["zones"],
+            "mesh_site": record["site"],
+            "mesh_server_eligible": record["server_eligible"],
+            "mesh_state": record["state"],
+            **changes.get(name, {}),
+        }
+        for name, record in registry.items()
+    }
+
+
+def moved(looks: dict) -> dict:
+    """n1 was given another endpoint and site, and n3 was off and did not hear of it; the registry of before."""
+    before = looks["n3"]["mesh"]["registry"]
+    changed = {"endpoints": [{"address": "192.0.2.9:4321", "zone": "public"}], "site": "attic", "version": 2}
+    for name in ("n1", "n2"):
+        looks[name]["mesh"]["registry"] = {**before, "n1": {**before["n1"], **changed}}
+    return before
+
+
+def test_what_a_node_that_was_off_remembers_changes_nothing():
+    looks = converged()
+    before = moved(looks)
+    made = plan.make(looks, asked(hosts=out_of(before), from_mesh=True), render, NOW)
+    assert made["registry"] == looks["n1"]["mesh"]["registry"]
+    assert grouped(made, "drift_registry") == ["n3"]
+
+
+def test_what_the_user_set_beside_such_an_inventory_counts_and_nothing_else_of_it():
+    looks = converged()
+    before = moved(looks)
+    made = plan.make(looks, asked(hosts=out_of(before, n1={"mesh_zones": ["home"]}), from_mesh=True), render, NOW)
+    newest = looks["n1"]["mesh"]["registry"]["n1"]
+    assert made["registry"]["n1"] == {**newest, "zones": ["home"], "version": 3, "updated": NOW}
+
+
+def test_a_node_of_which_the_inventory_knows_no_more_than_that_it_lives_keeps_its_record():
+    looks = converged()
+    nothing = {"mesh_endpoints": [], "mesh_server_eligible": True, "mesh_state": "unknown"}
+    assert lines(looks, hosts=dict.fromkeys(NODES, nothing), from_mesh=True) == []
+
+
+def test_a_node_that_left_is_not_taken_in_by_one_that_did_not_hear_of_it():
+    looks = converged()
+    before = looks["n1"]["mesh"]["registry"]
+    looks["n1"]["mesh"]["registry"] = {**before, "n3": {**before["n3"], "state": "left", "version": 9}}
+    made = plan.make(looks, asked(hosts=out_of(before), from_mesh=True), render, NOW)
+    assert made["registry"]["n3"]["state"] == "left"
+    assert sorted(made["hosts"]) == ["n1", "n2"]
+    assert made["warnings"][0].startswith("n3 answers, and the registry says left: it is left alone")
+    # An inventory of the operator's own takes it in again.
+    assert plan.make(looks, asked(), render, NOW)["registry"]["n3"]["state"] == "member"
+
+
+def test_a_part_of_a_mesh_that_was_cut_in_two_is_repaired():
+    looks = converged()
+    hosts = out_of(looks["n3"]["mesh"]["registry"])
+    alone = {"n3": looks["n3"]}
+    made = plan.make(alone, asked(hosts={"n3": hosts["n3"]}, from_mesh=True, listed=["n1", "n7"], policy="listed"), render, NOW)
+    assert "n7 is listed as a server but is no node of the mesh" in "".join(made["warnings"])
+    assert set(made["registry"]) == set(NODES)
+
+
+def test_a_node_that_is_no_converger_and_never_was_lacks_nothing():
+    looks = converged()
+    for found in looks.values():
+        del found["manifests"]["converger"]
+    assert [line for line in lines(looks, convergers={"n2"}) if "converger:" in line] == ["n2: converger: is not set up yet"]
+
+
+def test_why_a_node_cannot_converge_the_mesh_is_told_each_time():
+    looks = converged()
+    looks["n3"]["manifests"]["converger"]["facts"] = {"problem": "its Python is 3.9: 3.11 is the least"}
+    made = plan.make(looks, asked(), render, NOW)
+    assert made["lines"] == []
+    assert made["warnings"] == ["n3 does not converge the mesh by itself: its Python is 3.9: 3.11 is the least"]
+
+
+def test_who_does_not_converge_the_mesh_is_let_in_nowhere():
+    looks = converged()
+    made = plan.make(looks, asked(convergers={"n1"}), render, NOW)
+    assert [name for name, record in made["registry"].items() if "key" in record["ssh"]] == ["n1"]
+    assert {name: made["hosts"][name]["logins"]["keys"] for name in NODES} == dict.fromkeys(NODES, {"n1": SSH_KEY["n1"]})
+    looks["n2"]["system"]["ssh_key"] = ""
+    assert not any("SSH key" in line for line in lines(looks, convergers={"n1"}))

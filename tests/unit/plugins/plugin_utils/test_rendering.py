@@ -138,3 +138,10 @@ def test_equal_inputs_mean_equal_results(folder, first, second):
         hosts = [rendering.Host(roles, {"demo_config": value}) for value in (first, second)]
         if inputs(hosts[0]) == inputs(hosts[1]):
             assert content(hosts[0]) == content(hosts[1])
+
+
+def test_a_host_can_be_given_other_values_and_lose_some(host):
+    one = host(demo_prefix="api", demo_port=81)
+    one.override({"demo_prefix": "{{ never_a_template }}"}, ["demo_port"])
+    assert content(one) == "name={{ never_a_template }}-80 color=red {}\n"
+    assert (one.value("demo_prefix"), one.value("demo_port", "none")) == ("{{ never_a_template }}", "none")

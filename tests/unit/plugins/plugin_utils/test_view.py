@@ -72,6 +72,7 @@ def test_a_healthy_mesh_is_seen_whole():
         "services": {"web": "critical"},
         "sources": ["cjdns", "consul", "kv", "registry"],
         "state": "member",
+        "server_eligible": True,
         "converged": "2026-02-03T04:05:06Z",
     }
     assert nodes["n1"]["peers"] == ["n2", "n3"]
