@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 sys.path.insert(0, str(ROOT / "tests"))
 _AnsibleCollectionFinder(paths=[str(ROOT / "collections")])._install()
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("mesh", deadline=None)
+settings.load_profile("mesh")
