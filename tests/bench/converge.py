@@ -42,8 +42,8 @@ import mesh
 import mitogen_venv
 import testbed
 
-ROUNDS = {3: 5, 10: 5, 25: 3}
-SIZES = tuple(ROUNDS)
+SIZES = (3, 10, 25)
+ROUNDS = 5
 MAXIMUM = 60
 BUDGET = 1.5
 # A converged mesh may need a second look before nothing is left to do, but not more.
@@ -273,13 +273,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench converge", description="Measure site.yml next to `ansible -m ping`.")
     parser.add_argument("sizes", nargs="*", type=int, metavar="NODES", help=f"how many nodes; default: {', '.join(map(str, SIZES))}")
     parser.add_argument("--mitogen", action="store_true", help="also run with Mitogen's strategy, where it supports this ansible-core")
-    rounds = ", ".join(f"{count} over {size} nodes" for size, count in ROUNDS.items())
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"how many rounds; default: {rounds}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"how many rounds; default: {ROUNDS}")
     arguments = parser.parse_args()
     sizes = arguments.sizes or list(SIZES)
     if any(not 1 <= size <= MAXIMUM for size in sizes):
         parser.error(f"NODES is a number from 1 to {MAXIMUM}")
-    if arguments.rounds is not None and arguments.rounds < 1:
+    if arguments.rounds < 1:
         parser.error("--rounds is a number from 1 on")
     # Ended by a signal, it removes the nodes all the same.
     signal.signal(signal.SIGTERM, lambda *_args: sys.exit(143))
@@ -298,7 +297,7 @@ def main() -> None:
         result["versions"]["mitogen"] = mitogen_venv.VERSION
     for size in sizes:
         try:
-            keep(result, size, bench(size, arguments.rounds or ROUNDS.get(size, 3), mitogen))
+            keep(result, size, bench(size, arguments.rounds, mitogen))
         except RuntimeError as error:
             sys.exit(f"{size} nodes: {error}")
         # What was measured stays, also when a later size fails.
