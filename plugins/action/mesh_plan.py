@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import socket
 import typing
-from datetime import datetime, timezone
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -14,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.vdloo.mesh.plugins.module_utils import builds, manifest, settings
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import clock
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import agreement, bundle, inventory_settings, memory, plan, rendering
 
 # The host variables that describe a node; the rest of a host's variables stays untemplated.
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
                 looks[name] = rendering.plain(raw[arguments["look"]])
         rendered = memory.Memory(memory.default_path())
         build = self._build()
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = clock.now()
         try:
             agreed = self._agreed(
                 looks, hosts, roles, groups["consul_servers"], rendered, now, build, rendering.plain(arguments["settings"])

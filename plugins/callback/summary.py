@@ -28,10 +28,10 @@ options:
 
 import json
 import typing
-from datetime import datetime, timezone
 
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.vdloo.mesh.plugins.module_utils import files
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import clock
 
 MAX_MESSAGE = 500
 PLAN_ACTIONS = ("vdloo.mesh.mesh_plan", "mesh_plan")
@@ -54,7 +54,7 @@ class CallbackModule(CallbackBase):
         self.unreachable: dict[str, dict[str, str]] = {}
 
     def v2_playbook_on_start(self, playbook: typing.Any) -> None:
-        self.started = _now()
+        self.started = clock.now()
 
     def v2_runner_on_ok(self, result: typing.Any) -> None:
         lines = result.result.get("lines") if result.task.action in PLAN_ACTIONS else None
@@ -80,7 +80,7 @@ class CallbackModule(CallbackBase):
             failures += [self.unreachable[name]] if count["unreachable"] and name in self.unreachable else []
         content = {
             "started": self.started,
-            "ended": _now(),
+            "ended": clock.now(),
             "hosts": {
                 name: {"ok": count["ok"], "changed": count["changed"], "failed": count["failures"], "unreachable": count["unreachable"]}
                 for name, count in counts.items()
@@ -113,7 +113,3 @@ def _line(text: str) -> str:
     """One line of printable characters, not too long."""
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 3] + "..."
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -244,21 +244,17 @@ cache_timeout: 300
 """
 
 import hashlib
-import ipaddress
 import json
-import os
 import re
 import shlex
-import tempfile
 import typing
-from pathlib import Path
 
 from ansible.errors import AnsibleBrokenConditionalError, AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible_collections.vdloo.mesh.plugins.module_utils import collector, digest, settings
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul.client import split_addr
-from ansible_collections.vdloo.mesh.plugins.plugin_utils import bootstrap, view
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import bootstrap, known_hosts, view
 
 # Raised when what is kept in the cache changes its shape.
 CACHE_FORMAT = 2
@@ -456,9 +452,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _connect(self, snapshot: Snapshot, path: str) -> None:
         """Tell ssh the host keys and the way in. As a group's variables, so that the user's own group_vars count more."""
-        known_hosts = self._known_hosts_file(path)
-        self._write_known_hosts(known_hosts, snapshot["nodes"])
-        arguments = "-o " + shlex.quote(f'GlobalKnownHostsFile=/etc/ssh/ssh_known_hosts "{known_hosts}"')
+        file = known_hosts.path_for(path, self.get_option("known_hosts"))
+        try:
+            known_hosts.write(file, snapshot["nodes"])
+        except OSError as error:
+            self.display.warning(f"the SSH host keys of the mesh could not be kept ({error}): ssh asks about hosts that it does not know")
+        arguments = "-o " + shlex.quote(f'GlobalKnownHostsFile=/etc/ssh/ssh_known_hosts "{file}"')
         if self.get_option("node"):
             arguments += " -o StrictHostKeyChecking=yes"
         if snapshot["via"]:
@@ -466,32 +465,6 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             arguments += " " + bootstrap.proxy_argument(target, self.get_option("bootstrap_ssh_args"))
         for group in ("mesh", "mesh_unreachable"):
             self.inventory.set_variable(group, "ansible_ssh_common_args", arguments)
-
-    def _known_hosts_file(self, path: str) -> Path:
-        chosen = self.get_option("known_hosts")
-        if chosen:
-            return Path(chosen)
-        digest = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:12]
-        return Path.home() / ".ansible" / "vdloo-mesh" / f"known_hosts-{digest}"
-
-    def _write_known_hosts(self, path: Path, nodes: list[view.Node]) -> None:
-        """Replace the file, whole, when it differs. Without it ssh asks about unknown hosts as it always does."""
-        lines = []
-        for node in nodes:
-            if node["ssh"].get("host_key") and ipaddress.ip_address(node["address"]).version == 6:
-                name = node["address"] if node["ssh"]["port"] == 22 else f"[{node['address']}]:{node['ssh']['port']}"
-                lines.append(f"{name} {node['ssh']['host_key']}\n")
-        text = "".join(lines)
-        try:
-            if path.exists() and path.read_text() == text:
-                return
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, staged = tempfile.mkstemp(dir=path.parent, prefix=".known_hosts-")
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-            os.replace(staged, path)
-        except OSError as error:
-            self.display.warning(f"the SSH host keys of the mesh could not be kept ({error}): ssh asks about hosts that it does not know")
 
     def _construct(self, nodes: list[view.Node]) -> None:
         """The user's compose, groups and keyed_groups. Options are read once: for each host it would cost more than the rest."""

@@ -45,7 +45,9 @@ options:
         elements: str
         required: true
   registry:
-    description: The registry to keep, a dictionary of node records by name. Replaces the one on the node.
+    description:
+      - The registry to keep, a dictionary of node records by name. Records on the node that are newer stay, as another run may have brought them
+        meanwhile. Damaged ones go.
     type: dict
   settings:
     description:
@@ -116,6 +118,7 @@ import uuid
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vdloo.mesh.plugins.module_utils import files, on_disk
+from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.module_utils import settings as settings_records
 
 
@@ -240,8 +243,10 @@ def main() -> None:
         diff.append(
             {"before_header": options["secrets_file"], "after_header": options["secrets_file"], "before": "", "after": "(secret)\n"}
         )
-    wanted = options["registry"]
-    if wanted is not None and wanted != registry:
+    given = options["registry"]
+    # Another run may have brought newer records since this one looked: a node that left meanwhile must not be taken in again.
+    wanted = registry if given is None else records.merge(records.sift(registry, given)[0], given)
+    if wanted != registry:
         changed = True
         diff.append(difference(options["registry_file"], registry, wanted))
         if not module.check_mode:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import datetime
 import time
 
+FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
 
 def seconds() -> float:
     """Seconds since the machine was started. Unlike time.monotonic() it goes on while the machine sleeps, as the sessions of Consul do."""
@@ -15,13 +17,13 @@ def seconds() -> float:
 
 def now() -> str:
     """UTC as in 2026-01-02T03:04:05Z."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.now(datetime.timezone.utc).strftime(FORMAT)
 
 
-def age(text: str) -> float | None:
-    """How many seconds ago that was, in UTC as now() tells it; below 0 for what is to come, None for what is no time."""
+def between(earlier: object, later: object) -> float | None:
+    """How many seconds lie between two times as now() tells them; below 0 for the wrong order, None where one is no time."""
     try:
-        then = datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc)
-    except ValueError:
+        ends = [datetime.datetime.strptime(text, FORMAT) for text in (earlier, later)]
+    except (TypeError, ValueError):
         return None
-    return (datetime.datetime.now(datetime.timezone.utc) - then).total_seconds()
+    return (ends[1] - ends[0]).total_seconds()

@@ -5,19 +5,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pwd
 import subprocess
 import sys
 import typing
 
+from ansible_collections.vdloo.mesh.plugins.module_utils import on_disk
 from ansible_collections.vdloo.mesh.plugins.module_utils.converger import bound, config, processes
 
 POLL_S = 0.3
 GRACE_S = 10.0
 CALLBACK = "vdloo.mesh.summary"
-MAX_SUMMARY_BYTES = 16 * 1024 * 1024
 # The namespace, the name, plugins, module_utils, converger and this file are below it.
 COLLECTIONS_ABOVE = 7
 
@@ -92,8 +91,6 @@ def collections_path(path: str) -> str:
 
 def read_summary(path: str) -> dict:
     try:
-        with open(path, "rb") as stream:
-            found = json.loads(stream.read(MAX_SUMMARY_BYTES))
-    except (OSError, ValueError, RecursionError):
+        return on_disk.read_object(path) or {}
+    except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}

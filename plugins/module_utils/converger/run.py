@@ -87,7 +87,7 @@ class Run:
             last, session = lock.look(self.agent)
         except client.ClientError:
             return False
-        age = clock.age(last.get("ended", ""))
+        age = clock.between(last.get("ended"), clock.now())
         fresh = (
             not session
             and last.get("outcome") in (status.CONVERGED, status.CHANGED)

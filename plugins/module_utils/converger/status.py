@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import typing
-from datetime import datetime, timezone
 
 from ansible_collections.vdloo.mesh.plugins.module_utils import files
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
@@ -88,7 +87,13 @@ def publish(agent: client.Client, record: dict) -> bool:
     if not agent.leader():
         return False
     known = _parsed(agent.kv(key).get(key, ""))
-    if known and _age(known, record) < STALE_S and (record["outcome"] == STOOD_DOWN or all(known.get(n) == record[n] for n in NEWS)):
+    age = clock.between(known.get("ended"), record["ended"])
+    if (
+        known
+        and age is not None
+        and abs(age) < STALE_S
+        and (record["outcome"] == STOOD_DOWN or all(known.get(n) == record[n] for n in NEWS))
+    ):
         return False
     agent.put("/v1/kv/" + key, json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
     return True
@@ -112,12 +117,3 @@ def _parsed(text: str) -> dict:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _age(known: dict, record: dict) -> float:
-    """How many seconds lie between the ends of two runs; more than any limit when that cannot be told."""
-    try:
-        ends = [datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc) for text in (known["ended"], record["ended"])]
-    except (KeyError, TypeError, ValueError):
-        return float("inf")
-    return abs((ends[1] - ends[0]).total_seconds())

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 
-from ansible_collections.vdloo.mesh.plugins.module_utils import files
+from ansible_collections.vdloo.mesh.plugins.module_utils import files, on_disk
 from ansible_collections.vdloo.mesh.plugins.module_utils.converger import clock
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -35,11 +35,9 @@ def over(path: str) -> None:
 
 def _read(path: str) -> dict:
     try:
-        with open(path, "rb") as stream:
-            known = json.load(stream)
-    except (OSError, ValueError):
+        return on_disk.read_object(path) or {}
+    except ValueError:
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _boot() -> str:

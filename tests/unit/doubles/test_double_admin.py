@@ -50,7 +50,7 @@ def test_replies_are_aligned_by_zeros_and_not_sorted(double, value, wire):
     assert double.bencode_reply(value) == wire
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(min_size=1, max_size=9), st.integers(-99, 99) | st.text(max_size=9), min_size=1))
 def test_every_reply_is_aligned_and_can_be_read(double, value):
     wire = double.bencode_reply(value)
@@ -106,14 +106,14 @@ def test_malformed_requests_are_dropped_in_silence(admin, datagram):
     assert admin.ask({"q": "ping"}) == {"q": "pong"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=300))
 def test_no_datagram_crashes_the_bencode_reader(double, data):
     with contextlib.suppress(double.BencodeError):
         double.bdecode(b"d" + data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=5),

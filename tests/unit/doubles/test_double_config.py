@@ -106,7 +106,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=5))
 def test_what_is_printed_can_be_read_back(double, config):
     printed = double.dump_config(config)
@@ -114,7 +114,7 @@ def test_what_is_printed_can_be_read_back(double, config):
     assert double.ConfigParser(printed.encode()).document() == config
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text("abc xyz09-_.:/"), st.integers(0, 9) | st.text("abc xyz09-_.:/")))
 def test_plain_values_are_printed_as_real_json(double, config):
     assert json.loads(double.dump_config(config)) == config
@@ -123,7 +123,7 @@ def test_plain_values_are_printed_as_real_json(double, config):
 FRAGMENTS = st.sampled_from(["{", "}", "[", "]", ",", ":", '"', '"a"', "1", "-", " ", "\n", "\r", "//", "/*", "*/", "\\x41", "\\", "true"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(FRAGMENTS | st.text(max_size=3), max_size=30), st.booleans())
 def test_no_text_crashes_the_parser(double, parts, lax):
     with contextlib.suppress(double.ConfigError):
@@ -136,7 +136,7 @@ def test_deep_nesting_is_an_error_and_not_a_crash(double, text):
         double.parse_config(b'{"a":' + text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_parser(double, data):
     with contextlib.suppress(double.ConfigError):

@@ -8,7 +8,7 @@ import ipaddress
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 VECTORS = [
@@ -60,7 +60,6 @@ def test_generated_keys_have_addresses_of_the_mesh(double):
         assert double.key_text(public).endswith("0.k")
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32))
 def test_base32_goes_both_ways(double, data):
     text = double.b32encode(data)
@@ -82,7 +81,6 @@ def test_malformed_keys_are_refused_in_the_words_of_cjdns(double, text, error):
         double.parse_key(text)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 255), max_size=6))
 def test_labels_lead_along_the_path_they_were_made_of(double, slots):
     label, found = double.label_of(slots), []

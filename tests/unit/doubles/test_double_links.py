@@ -358,7 +358,7 @@ def test_packets_do_not_circle_for_ever(sim, double):
     assert sim.taken - before == double.MAX_HOPS
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), count=st.integers(3, 25))
 def test_any_connected_mesh_converges_and_survives_a_death(sim, keys, seed, count):
     dice = random.Random(seed)
@@ -379,7 +379,7 @@ def test_any_connected_mesh_converges_and_survives_a_death(sim, keys, seed, coun
     assert sim.send(one, two)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_any_run_of_mishaps_is_overcome(sim, keys, seed):
     """Restarts, goodbyes, cut wires and lost packets in any order: once they end, everybody reaches everybody."""
@@ -433,7 +433,7 @@ def keys(double):
     return [double.generate_key() for number in range(25)]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=300), kind=st.integers(0, 8), inside=st.booleans())
 def test_no_datagram_crashes_a_node(sim, keys, data, kind, inside):
     if not sim.cores:

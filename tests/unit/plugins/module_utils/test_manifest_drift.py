@@ -210,7 +210,7 @@ NAMES = st.lists(st.from_regex(r"[a-z]{1,6}", fullmatch=True), unique=True, max_
 ENTRY = st.fixed_dictionaries({"content": st.text(), "mode": st.sampled_from(["0600", "640", "0644", "0755"])}) | st.just({"absent": True})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(NAMES, st.data())
 def test_what_was_applied_never_differs_and_what_is_changed_then_is_named(names, data):
     with tempfile.TemporaryDirectory() as base:

@@ -166,13 +166,13 @@ def test_a_small_mesh_gets_every_link_that_is_possible(nodes):
     assert set(map(frozenset, chosen(few).edges)) == set(map(frozenset, possible(few).edges))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(any_nodes, st.integers(2, 7))
 def test_no_loss_cuts_the_mesh_that_need_not(nodes, degree):
     check_connectivity(nodes, degree)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(any_nodes, st.integers(2, 7))
 def test_no_link_of_a_node_above_the_bound_can_be_dropped_or_moved(nodes, degree):
     whole, few = possible(nodes), chosen(nodes, degree)
@@ -203,7 +203,7 @@ def test_each_pair_is_linked_once_at_an_address_that_can_be_dialled(nodes):
         assert link["address"] == peering.dialable(by_name[link["dialler"]], by_name[link["listener"]])[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(any_nodes, st.integers())
 def test_the_links_do_not_depend_on_the_order_of_the_nodes(nodes, seed):
     shuffled = list(nodes)

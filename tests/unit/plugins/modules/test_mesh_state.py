@@ -10,6 +10,7 @@ import threading
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.vdloo.mesh.plugins.modules import mesh_state
+from fake_mesh import KEYS, record
 
 GIVEN = {"generation": "g1", "gossip_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "seeds": ["a"]}
 
@@ -145,3 +146,22 @@ def test_damaged_settings_are_set_aside_and_not_lost(run, tmp_path, content, mon
     assert json.loads((tmp_path / "settings.json").read_text()) == settings(1)
     (aside,) = tmp_path.glob("settings.json.damaged-*")
     assert aside.read_text() == content
+
+
+# ---------------------------------------------------------------- registry
+
+
+def test_a_run_with_an_older_registry_does_not_take_in_again_who_left_meanwhile(run, tmp_path):
+    before = {name: record(name) for name in KEYS}
+    run(registry=before)
+    gone = {**before, "n3": record("n3", state="left", version=2)}
+    assert run(registry=gone)["registry"] == gone
+    told = run(registry=before)
+    assert (told["changed"], told["registry"]) == (False, gone)
+    assert json.loads((tmp_path / "registry.json").read_text()) == gone
+
+
+def test_a_damaged_record_on_the_node_goes_with_the_next_registry(run, tmp_path):
+    whole = {name: record(name) for name in KEYS}
+    (tmp_path / "registry.json").write_text(json.dumps({**whole, "n9": {"name": "n9"}}))
+    assert run(registry=whole)["registry"] == whole

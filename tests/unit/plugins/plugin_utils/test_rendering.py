@@ -127,7 +127,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(first=VALUES, second=VALUES)
 def test_equal_inputs_mean_equal_results(folder, first, second):
     with pytest.MonkeyPatch.context() as patch:

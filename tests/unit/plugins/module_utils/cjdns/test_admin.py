@@ -235,7 +235,7 @@ ANY = st.recursive(
 FIELDS = st.sampled_from([b"peers", b"more", b"ifaces", b"users", b"myAddr", b"result", b"success", b"error", b"cookie", b"myIp6"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(FIELDS, ANY, max_size=4))
 def test_whatever_a_daemon_answers_is_a_value_or_an_error(one_daemon, reply):
     one_daemon.cookies = True
@@ -259,7 +259,7 @@ def test_whatever_a_daemon_answers_is_a_value_or_an_error(one_daemon, reply):
             ask()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=200) | st.integers(0, 60).map(lambda size: b"d4:txid" + b"l" * size) | st.just(b"i" + b"9" * 9000 + b"e"))
 def test_whatever_bytes_a_daemon_sends_are_an_error_in_the_end(one_daemon, data):
     one_daemon.cookies, one_daemon.script = True, lambda request: [data]

@@ -115,7 +115,7 @@ def told(entries: list[dict]) -> list[dict]:
     ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(DIALS, ACCEPTS, EXTRAS, DIALS, ACCEPTS, EXTRAS, st.booleans(), st.data())
 def test_no_drift_is_told_exactly_when_the_module_would_change_nothing(dials, accepts, extra, dials2, accepts2, extra2, same, data):
     with tempfile.TemporaryDirectory() as folder:

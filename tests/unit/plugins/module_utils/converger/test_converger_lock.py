@@ -20,6 +20,21 @@ def short_times(monkeypatch):
     monkeypatch.setattr(lock, "RETRY_S", 0.1)
 
 
+@pytest.fixture(autouse=True)
+def made(monkeypatch):
+    """Holders that a test lets die go on to renew their sessions otherwise, into the tests that follow."""
+    found, make = [], lock.Lock.__init__
+
+    def noted(one, *arguments):
+        found.append(one)
+        make(one, *arguments)
+
+    monkeypatch.setattr(lock.Lock, "__init__", noted)
+    yield
+    for one in found:
+        one._ended.set()
+
+
 @pytest.fixture
 def running():
     return threading.Event()
