@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 import socket
-import typing
+from collections.abc import Iterable
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.vdloo.mesh.plugins.module_utils import builds, manifest, settings
-from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
+from ansible_collections.vdloo.mesh.plugins.module_utils import builds, settings
 from ansible_collections.vdloo.mesh.plugins.module_utils.converger import clock
-from ansible_collections.vdloo.mesh.plugins.plugin_utils import agreement, bundle, inventory_settings, memory, plan, rendering
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import agreement, bundle, expected, inventory_settings, memory, plan, rendering
 
 # The host variables that describe a node; the rest of a host's variables stays untemplated.
 READ = (
@@ -28,22 +27,6 @@ READ = (
     "mesh_state",
     "mesh_zones",
 )
-# What is large, and is no part of any template.
-LEFT_OUT = ("mesh_look", "mesh_plan", "mesh_first_plan")
-# What of a role the plan compares besides its manifest.
-EXTRAS = {
-    "node": {"packages": "node_packages"},
-    "cjdns": {"config": "__cjdns_public_config"},
-    "dnsmasq": {
-        "managed": "dnsmasq_resolver_managed",
-        "addresses": "dnsmasq_listen_addresses",
-        "options": "dnsmasq_resolv_options",
-        "probe_names": "dnsmasq_probe_names",
-        "domain": "dnsmasq_consul_domain",
-        "networks": "dnsmasq_reverse_networks",
-    },
-}
-
 display = Display()
 
 
@@ -64,7 +47,7 @@ class ActionModule(ActionBase):
         groups = rendering.plain({name: task_vars["groups"].get(name) or [] for name in ("mesh", "consul_servers")})
         for name in groups["mesh"]:
             raw = task_vars["hostvars"].raw_get(name)
-            hosts[name] = rendering.Host(roles, raw, {arguments["look"], *LEFT_OUT})
+            hosts[name] = rendering.Host(roles, raw, {arguments["look"], *expected.LEFT_OUT})
             if name in task_vars["ansible_play_hosts"]:
                 looks[name] = rendering.plain(raw[arguments["look"]])
         rendered = memory.Memory(memory.default_path())
@@ -76,8 +59,8 @@ class ActionModule(ActionBase):
             )
             made = plan.make(
                 looks,
-                self._asked(hosts, agreed, rendered, build),
-                lambda name, role, given, facts: render(hosts[name], role, given, facts, rendered),
+                self._asked(hosts, agreed, rendered, build, frozenset(groups["mesh"]) - set(task_vars["ansible_play_hosts_all"])),
+                lambda name, role, given, facts: expected.render(hosts[name], role, given, facts, rendered),
                 now,
                 # A dry run makes no keys: there is nothing to wait for.
                 final=arguments["final"] or self._task.check_mode,
@@ -89,7 +72,16 @@ class ActionModule(ActionBase):
         made["lines"] = agreed.lines + made["lines"]
         for warning in agreed.warnings + made.pop("warnings"):
             display.warning(warning)
-        return {"changed": False, "collection": build, **made}
+        roles = {role for planned in made["hosts"].values() for role in planned["drift"]} & set(plan.ROLES)
+        whole, covered = covers(task_vars["ansible_run_tags"], task_vars["ansible_skip_tags"])
+        return {
+            "changed": False,
+            "collection": build,
+            "by": socket.gethostname(),
+            "whole": whole,
+            "left_out": sorted(roles - covered),
+            **made,
+        }
 
     @staticmethod
     def _agreed(
@@ -135,21 +127,39 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from error
 
     @staticmethod
-    def _asked(hosts: dict[str, rendering.Host], agreed: agreement.Agreed, rendered: memory.Memory, build: str) -> plan.Asked:
+    def _asked(
+        hosts: dict[str, rendering.Host], agreed: agreement.Agreed, rendered: memory.Memory, build: str, outside: frozenset[str]
+    ) -> plan.Asked:
         name, first = next(iter(hosts.items()))
         listed = (agreed.record.get("values") or settings.NO_VALUES)["consul_servers"] or []
         policy = settings.for_host(agreed.record, name).get("consul_server_policy", "listed" if listed else "elect")
         if policy not in ("elect", "all", "listed"):
             raise AnsibleActionFail(f"consul_server_policy is {policy!r}: write elect, all or listed")
+        canary = settings.for_host(agreed.record, name).get("mesh_canary", True)
+        if not isinstance(canary, (bool, str)) or str(canary).lower() not in ("true", "false", "yes", "no"):
+            raise AnsibleActionFail(f"mesh_canary is {canary!r}: write true or false")
         described = {name: {key: host.value(key) for key in READ if key in host.raw} for name, host in hosts.items()}
-        convergers = {name for name, host in hosts.items() if boolean(enabled(host, rendered))}
-        return plan.Asked(described, policy, listed, agreed.record, is_from_mesh(hosts), agreed.frozen, convergers, build)
+        convergers = {name for name, host in hosts.items() if boolean(expected.enabled(host, rendered))}
+        return plan.Asked(
+            described,
+            policy,
+            listed,
+            agreed.record,
+            is_from_mesh(hosts),
+            agreed.frozen,
+            convergers,
+            build,
+            socket.gethostname(),
+            boolean(canary),
+            outside,
+        )
 
 
-def enabled(host: rendering.Host, rendered: memory.Memory) -> typing.Any:
-    """Whether a host is to converge the mesh."""
-    name = "converger_enabled"
-    return rendered.recall(host.inputs("converger", [name], {}), lambda: host.role_value("converger", name, {}))
+def covers(asked: Iterable[str], skipped: Iterable[str]) -> tuple[bool, set[str]]:
+    """Whether the tags of a run let all of all roles run, and which roles they let run as a whole."""
+    touched = {role for role in plan.ROLES if any(tag == role or tag.startswith(f"{role}_") for tag in skipped)}
+    covered = set(plan.ROLES) - touched if "all" in asked else set(asked) & set(plan.ROLES) - touched
+    return covered == set(plan.ROLES), covered
 
 
 def is_from_mesh(hosts: dict[str, rendering.Host]) -> bool:
@@ -165,18 +175,3 @@ def hand_over(made: dict, hosts: dict[str, rendering.Host], agreed: agreement.Ag
         defaults = {variable: hosts[name].role_value(settings.role_of(variable), variable, {}) for variable in gone}
         made["hosts"][name]["settings"] = {**agreed.changed.get(name, {}), **defaults}
         made["groups"].append([name, "plan_settings"])
-
-
-def render(host: rendering.Host, role: str, given: dict, facts: dict, rendered: memory.Memory) -> dict[str, typing.Any]:
-    """What should be there of a role on a host, and what else the plan compares; see plan.Render."""
-    given = {**given, f"__{role}_facts": facts}
-    names = [f"__{role}_manifest", *EXTRAS.get(role, {}).values()]
-
-    def make() -> dict[str, typing.Any]:
-        asked = host.role_value(role, names[0], given)
-        extras = {key: host.role_value(role, variable, given) for key, variable in EXTRAS.get(role, {}).items()}
-        if "config" in extras:
-            extras["config"] = public.without_secrets(extras["config"])
-        return {"wanted": manifest.wanted(asked), **extras}
-
-    return rendered.recall(host.inputs(role, names, given), make)

@@ -21,7 +21,7 @@ import typing
 from ansible_collections.vdloo.mesh.plugins.module_utils import authorized_keys, digest, manifest, on_disk
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import identity, public, running
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
-from ansible_collections.vdloo.mesh.plugins.module_utils.resolver import host
+from ansible_collections.vdloo.mesh.plugins.module_utils.resolver import dns, host
 
 CONFIG = "/etc/cjdroute.conf"
 IDENTITY = "/etc/cjdns/identity.json"
@@ -31,12 +31,16 @@ SECRETS = "/etc/vdloo-mesh/secrets.json"
 REGISTRY = "/var/lib/vdloo-mesh/registry.json"
 SETTINGS = "/var/lib/vdloo-mesh/settings.json"
 SSH_KEY = "/etc/vdloo-mesh/ssh/id_ed25519.pub"
+# Gone with the next boot, like whoever held it.
+ROLLOUT = "/run/vdloo-mesh/rollout.json"
 BOOTSTRAPPED = "/var/lib/vdloo-mesh/consul-bootstrapped"
 # Best first; one that every sshd of the last ten years has comes first.
 HOST_KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 PACKAGE_MANAGERS = ("apt-get", "dnf", "yum", "pacman", "apk", "zypper")
 # Whatever the path of the user who logged in is.
 FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Of DNS.
+TXT, CHAOS, DNS_TIMEOUT_S = 16, 3, 1.0
 # Enough to tell two records apart.
 DIGEST_CHARS = 16
 
@@ -60,8 +64,8 @@ NOTHING: dict[str, dict[str, typing.Any]] = {
         "authorized": {},
         "problem": "",
     },
-    "mesh": {"generation": "", "seeds": [], "registry": {}, "settings": {}, "problem": ""},
-    "cjdns": {"public_key": "", "address": "", "config": {}, "derived": {}, "pending": [], "problem": ""},
+    "mesh": {"generation": "", "seeds": [], "registry": {}, "settings": {}, "rollout": {}, "problem": ""},
+    "cjdns": {"public_key": "", "address": "", "config": {}, "derived": {}, "pending": [], "established": [], "problem": ""},
     "consul": {
         "bootstrapped": "",
         "leader": "",
@@ -74,7 +78,7 @@ NOTHING: dict[str, dict[str, typing.Any]] = {
         "converged": {},
         "problem": "",
     },
-    "resolver": {"settings": {}, "handed_over": False, "manager": "", "problem": ""},
+    "resolver": {"settings": {}, "handed_over": False, "manager": "", "answers": False, "problem": ""},
     "manifests": {},
 }
 
@@ -176,8 +180,20 @@ def mesh() -> dict[str, typing.Any]:
         "seeds": [str(name) for name in secrets.get("seeds") or []],
         "registry": registry,
         "settings": settings,
+        "rollout": rollout(),
         "problem": "; ".join(problems),
     }
+
+
+def rollout() -> dict[str, typing.Any]:
+    """The mark of settings that are being tried on this node, or were, with its age in seconds; empty without one that can be used."""
+    try:
+        marked = on_disk.read_object(ROLLOUT) or {}
+        age = time.time() - os.stat(ROLLOUT).st_mtime if marked else 0.0
+    except (ValueError, OSError):
+        return {}
+    whole = all(isinstance(marked.get(key), kind) for key, kind in (("by", str), ("values", str), ("stopped", str)))
+    return {"by": marked["by"], "values": marked["values"], "stopped": marked["stopped"], "age": age} if whole else {}
 
 
 def cjdns() -> dict[str, typing.Any]:
@@ -189,6 +205,7 @@ def cjdns() -> dict[str, typing.Any]:
     if own is None:
         return NOTHING["cjdns"]
     secret = (read_text(LINK_SECRET) or "").strip()
+    seen = running.observe(CONFIG, STARTED)
     known = [record.get("public_key") for record in mesh()["registry"].values() if isinstance(record, dict)]
     return {
         **NOTHING["cjdns"],
@@ -196,7 +213,8 @@ def cjdns() -> dict[str, typing.Any]:
         "address": own.address,
         "config": public.describe(CONFIG),
         "derived": public.derived(secret, [key for key in known if isinstance(key, str)]) if secret else {},
-        "pending": running.pending(CONFIG, STARTED),
+        "pending": seen.pending,
+        "established": seen.established,
     }
 
 
@@ -271,9 +289,21 @@ def host_resolver() -> dict[str, typing.Any]:
     """Whether the host asks dnsmasq, and the settings under which it was handed over."""
     try:
         found = host.Resolver()
-        return {"settings": found.stored(), "handed_over": found.handed_over(), "manager": found.detect(), "problem": ""}
+        stored = found.stored()
+        return {
+            "settings": stored,
+            "handed_over": found.handed_over(),
+            "manager": found.detect(),
+            "answers": bool(stored) and answers(found.address),
+            "problem": "",
+        }
     except (host.ResolverError, OSError) as error:
         return {**NOTHING["resolver"], "problem": str(error)}
+
+
+def answers(address: str) -> bool:
+    """Whether dnsmasq answers at all: it is asked what only it can know, so that nobody else has to be asked for it."""
+    return dns.ask(address, "version.bind", TXT, CHAOS, DNS_TIMEOUT_S, tries=1) is not None
 
 
 def read_text(path: str) -> str | None:

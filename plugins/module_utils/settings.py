@@ -28,7 +28,7 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import registry as reco
 
 ROLES = ("node", "cjdns", "consul", "dnsmasq", "h2o", "converger")
 # What no role reads, but the plan and whoever acts for the whole mesh.
-MESH_WIDE = ("consul_server_policy", "mesh_convergers", "mesh_minimum_nodes")
+MESH_WIDE = ("consul_server_policy", "mesh_canary", "mesh_convergers", "mesh_minimum_nodes")
 # What a run works out for itself and hands to the roles.
 HANDED_OVER = {
     "cjdns_authorized_passwords",
@@ -177,6 +177,12 @@ def for_mesh(record: dict) -> Variables:
 def of_host(record: dict, name: str) -> Variables:
     """The variables that are a host's own."""
     return _usable((record.get("values") or NO_VALUES)["hosts"].get(name, {}))
+
+
+def seen_by(record: dict, name: str) -> Variables:
+    """All of a record that makes a difference for a host."""
+    values = record.get("values") or NO_VALUES
+    return {**for_host(record, name), "servers": values["consul_servers"], "build": values.get("collection", "")}
 
 
 def three_way(base: Variables, mine: Variables, newest: Variables) -> Variables:

@@ -98,21 +98,60 @@ changing:
   type: list
   elements: str
   returned: success
+rollout:
+  description: Whether the settings are new, so that they come to the nodes in batches. What nodes keep already is repaired on all of them at once.
+  type: bool
+  returned: success
+batches:
+  description: Names of the nodes on which a role has something to do, in the order in which they get their turn. One batch but for a rollout.
+  type: list
+  elements: list
+  returned: success
+  sample: [[pi], [vps2], [vps1, vps3]]
+concerned:
+  description: Names of the nodes for which the settings say something else than those that the mesh keeps, those that the run does not touch among them.
+  type: list
+  elements: str
+  returned: success
+trying:
+  description: Names of the nodes on which the new settings are tried, so that they are verified. Those that are new, or only repaired, are not among them.
+  type: list
+  elements: str
+  returned: success
+settings_digest:
+  description: Digest of the values of the settings.
+  type: str
+  returned: success
+by:
+  description: Name of the machine that plans.
+  type: str
+  returned: success
+whole:
+  description: Whether the tags of the run leave out no part of a role.
+  type: bool
+  returned: success
+left_out:
+  description: Names of the roles that have something to do and that the tags of the run leave out.
+  type: list
+  elements: str
+  returned: success
 groups:
   description:
     - Pairs of a node and a group that it belongs to in the rest of the run, for M(ansible.builtin.add_host). Empty when there is nothing to do.
-    - C(drift_<role>), C(drift_registry) and C(drift_settings) have the nodes on which that role or record is to be put right. C(plan_prepare) has those for the
-      role C(node), with one that can hand out the secrets; C(plan_new) those without keys, after which the plan has to be made again;
+    - C(drift_registry) and C(drift_settings) have the nodes on which that record is to be put right. C(plan_batch_<number>) has the nodes of that batch, and
+      C(plan_witness_<number>) one that is not of it. C(plan_prepare) has those that need keys, with one that can hand out the
+      secrets; C(plan_new) those without keys, after which the plan has to be made again;
       C(plan_settings) those for which other variables count than those of the inventory;
       C(plan_tell) those that tell the passwords of links that may change; C(plan_publish) all, when the copy of the registry or of the settings in Consul
       is out of date.
   type: list
   elements: list
   returned: success
-  sample: [[vps1, drift_h2o], [vps1, plan_publish]]
+  sample: [[vps1, plan_batch_1], [vps1, plan_publish]]
 hosts:
   description:
     - For each host its C(drift) (reasons by role), and what its roles are given.
+    - C(frozen) are the roles that the run leaves alone there, only where there are any.
     - C(settings) are the variables that the host has to be told, C(logins) the options of M(vdloo.mesh.authorized_nodes); each only where something differs.
   type: dict
   returned: success

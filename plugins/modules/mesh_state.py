@@ -11,7 +11,7 @@ short_description: Read and keep what a node knows of its mesh
 version_added: "1.0.0"
 description:
   - Every node keeps the secrets of the mesh, the registry of its nodes and what the operator set, so that a run can start from any of them.
-  - Without O(secrets), O(found), O(registry) and O(settings), the module only reads.
+  - Without O(secrets), O(found), O(registry), O(settings) and O(rollout), the module only reads.
   - Secrets are made or placed once and never overwritten. Other secrets on the node than those given are an error,
     as the node then belongs to another mesh.
   - Files are replaced whole or not at all, and belong to root alone.
@@ -54,6 +54,24 @@ options:
       - The settings of the mesh to keep, a record as RV(settings). They replace those on the node, unless these are newer.
       - Damaged settings on the node are moved aside, to a name with C(.damaged-) and the time.
     type: dict
+  rollout:
+    description:
+      - Mark the node as one on which settings are tried that the mesh does not keep yet, for other runs to leave it alone meanwhile.
+      - An empty dictionary takes the mark away. It does not outlive a reboot.
+    type: dict
+    suboptions:
+      by:
+        description: The machine that tries them.
+        type: str
+        default: ""
+      values:
+        description: Digest of their values.
+        type: str
+        default: ""
+      stopped:
+        description: Why they are tried no longer; empty while they are.
+        type: str
+        default: ""
   secrets_file:
     description: Where the secrets are kept.
     type: path
@@ -66,6 +84,10 @@ options:
     description: Where the settings are kept.
     type: path
     default: /var/lib/vdloo-mesh/settings.json
+  rollout_file:
+    description: Where the mark is.
+    type: path
+    default: /run/vdloo-mesh/rollout.json
 attributes:
   check_mode:
     support: full
@@ -110,6 +132,7 @@ settings:
 """
 
 import base64
+import contextlib
 import json
 import os
 import secrets as random_source
@@ -193,6 +216,23 @@ def read_settings(path: str) -> tuple[dict, str]:
     return ({}, problem) if problem else (held, "")
 
 
+def mark(path: str, wanted: dict, check_mode: bool) -> bool:
+    """Mark the node, or take the mark away; tell whether that changes anything but the age of the mark."""
+    if not any(wanted.values()):
+        there = os.path.lexists(path)
+        if there and not check_mode:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        return there
+    try:
+        held = on_disk.read_object(path)
+    except ValueError:
+        held = None
+    if not check_mode:
+        write_json(path, wanted, replace=True)
+    return held != wanted
+
+
 def set_aside(path: str) -> None:
     """Move a damaged file out of the way; nothing of it is lost."""
     os.rename(path, f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
@@ -221,9 +261,14 @@ def main() -> None:
             },
             "registry": {"type": "dict"},
             "settings": {"type": "dict"},
+            "rollout": {
+                "type": "dict",
+                "options": {name: {"type": "str", "default": ""} for name in ("by", "values", "stopped")},
+            },
             "secrets_file": {"type": "path", "default": "/etc/vdloo-mesh/secrets.json", "no_log": False},
             "registry_file": {"type": "path", "default": "/var/lib/vdloo-mesh/registry.json"},
             "settings_file": {"type": "path", "default": "/var/lib/vdloo-mesh/settings.json"},
+            "rollout_file": {"type": "path", "default": "/run/vdloo-mesh/rollout.json"},
         },
         mutually_exclusive=[("found", "secrets")],
         supports_check_mode=True,
@@ -262,6 +307,9 @@ def main() -> None:
                 set_aside(options["settings_file"])
             write_json(options["settings_file"], wanted, replace=True)
         settings = wanted
+    # Only now: without the mark another run goes by the settings that the node keeps.
+    if options["rollout"] is not None:
+        changed = mark(options["rollout_file"], options["rollout"], module.check_mode) or changed
     if damage:
         module.warn(f"the settings in {options['settings_file']} are damaged ({damage})" + (": they were set aside" if settings else ""))
     module.exit_json(changed=changed, secrets=held, registry=registry, settings=settings, diff=diff)

@@ -110,6 +110,11 @@ mesh:
     settings:
       description: What the operator set, as the node keeps it; empty when it knows of nothing.
       type: dict
+    rollout:
+      description:
+        - The mark of settings that are being tried on the node, until all nodes have them; empty without one.
+        - C(by) which machine, C(values) the digest of their values, C(age) in seconds, and C(stopped) why that was stopped, empty while it goes on.
+      type: dict
     problem:
       description: What could not be read, and what to do; empty when all could.
       type: str
@@ -132,6 +137,10 @@ cjdns:
       type: dict
     pending:
       description: What the running daemon lacks of its configuration, in words.
+      type: list
+      elements: str
+    established:
+      description: Public keys of the peers with which the running daemon has a live link.
       type: list
       elements: str
     problem:
@@ -175,7 +184,7 @@ consul:
       description: Why the agent could not be asked; empty when it could.
       type: str
 resolver:
-  description: C(settings), C(handed_over), C(manager) and C(problem) of the host's own resolver.
+  description: C(settings), C(handed_over), C(manager) and C(problem) of the host's own resolver, and whether dnsmasq C(answers).
   type: dict
   returned: always
 manifests:

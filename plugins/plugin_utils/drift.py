@@ -23,6 +23,20 @@ def of_manifest(name: str, role: str, look: dict, given: dict, render: Render) -
     return manifest.drift(render(name, role, given, observed.get("facts") or {})["wanted"], observed)
 
 
+def of_roles(
+    name: str, look: dict, wanted: dict, looks: dict[str, dict], converges: bool, collection: str, render: Render
+) -> dict[str, list[str]]:
+    """All roles of a node that has its keys; `wanted` is what they are given, and `looks` are those at the nodes that it dials."""
+    return {
+        "node": of_node(name, look, converges, render),
+        "cjdns": of_cjdns(name, look, wanted, looks, render),
+        "consul": of_consul(name, look, wanted, looks, render),
+        "dnsmasq": of_dnsmasq(name, look, render),
+        "h2o": of_manifest(name, "h2o", look, {}, render),
+        "converger": of_converger(name, look, converges, collection, render),
+    }
+
+
 def of_node(name: str, look: dict, converges: bool, render: Render) -> list[str]:
     system = look["system"]
     reasons = [text for text in (system.get("problem"), look["mesh"].get("problem")) if text]

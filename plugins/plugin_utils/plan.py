@@ -12,7 +12,9 @@ import typing
 from ansible_collections.vdloo.mesh.plugins.module_utils import digest, peering, quorum
 from ansible_collections.vdloo.mesh.plugins.module_utils import look as looking
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
+from ansible_collections.vdloo.mesh.plugins.module_utils import settings as settings_records
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import drift as drifts
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import rollout
 
 # In the order in which they are applied.
 ROLES = ("node", "cjdns", "consul", "dnsmasq", "h2o", "converger")
@@ -32,6 +34,9 @@ class Asked(typing.NamedTuple):
     frozen: dict[str, dict[str, list[str]]]  # for each host, the roles that are left alone, and the variables that are missing for them
     convergers: set[str]  # hosts that are to converge the mesh by themselves
     collection: str  # the SHA-256 of the build of this collection that runs
+    by: str = ""  # the machine that plans
+    canary: bool = True  # mesh_canary
+    outside: frozenset[str] = frozenset()  # hosts of the group mesh that the run is not to touch
 
 
 class PlanError(Exception):
@@ -39,7 +44,8 @@ class PlanError(Exception):
 
 
 def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, final: bool = True) -> dict[str, typing.Any]:
-    """Make the plan: {registry, settings, servers, seeds, new, hosts: {name: plan of the host}, changing, groups, lines, warnings}.
+    """Make the plan: {registry, settings, servers, seeds, new, hosts: {name: plan of the host}, changing, rollout, settings_digest, concerned, trying, batches,
+    groups, lines, warnings}.
 
     Without `final`, a mesh with nodes that lack keys gets none yet but for what these need first: their keys, which all others have to know.
     """
@@ -89,28 +95,115 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
             if logins:
                 wanted["logins"] = {"user": user, "keys": keys}
             drift[name].update(
+                drifts.of_roles(name, look, wanted, looks, name in asked.convergers, asked.collection, render),
                 registry=drifts.of_registry(look, registry) + logins,
                 settings=drifts.of_settings(look, asked.settings),
-                cjdns=drifts.of_cjdns(name, look, wanted, looks, render),
-                consul=drifts.of_consul(name, look, wanted, looks, render),
-                dnsmasq=drifts.of_dnsmasq(name, look, render),
-                h2o=drifts.of_manifest(name, "h2o", look, {}, render),
-                converger=drifts.of_converger(name, look, name in asked.convergers, asked.collection, render),
             )
     plan["warnings"] += [
         f"{name} does not converge the mesh by itself: {problem}"
         for name, problem in ((name, drifts.converger_problem(looks[name])) for name in sorted(asked.convergers & set(looks)))
         if problem
     ]
+    plan.update(_trial(looks, asked))
+    busy = _busy(looks, asked, plan)
+    plan["warnings"] += [
+        f"{name} is left alone: {mark['by']} is trying other settings there, since {mark['age']:.0f} s" for name, mark in busy.items()
+    ]
     for name in looks:
-        drift[name].update({role: [] for role in asked.frozen.get(name, {})})
+        frozen = [*ROLES] if name in busy else sorted(asked.frozen.get(name, {}))
+        drift[name].update({role: [] for role in frozen})
+        if frozen:
+            plan["hosts"].setdefault(name, {})["frozen"] = frozen
         plan["hosts"].setdefault(name, {})["drift"] = {role: reasons for role, reasons in drift[name].items() if reasons}
     plan["changing"] = sorted(name for name in looks if any(drift[name].get(role) for role in ROLES))
+    candidates = _candidates(looks, asked, plan, election["steps"]) if plan["rollout"] and not waiting else []
+    plan["trying"] = sorted(candidate.name for candidate in candidates)
+    # Whoever is new, or only has to be repaired, has nothing to try.
+    others = [] if waiting else [name for name in plan["changing"] if name not in plan["trying"]]
+    plan["batches"] = rollout.batches(candidates, others)
     plan["groups"] = _groups(looks, plan, drift, waiting)
-    plan["lines"] = [
+    plan["lines"] = [rollout.line(plan["batches"])] if candidates else []
+    plan["lines"] += [
         f"{name}: {role}: {reason}" for name in sorted(looks) for role in (*RECORDS, *ROLES) for reason in drift[name].get(role, [])
     ] + [f"consul: {step['change']} {step['name']}: {step['why']}" for step in election["steps"]]
     return plan
+
+
+def _trial(looks: dict[str, dict], asked: Asked) -> dict[str, typing.Any]:
+    """Whether the settings are new to the mesh, and whom they concern: {rollout, settings_digest, concerned}.
+
+    A mesh that is being set up keeps none yet, and has nothing to lose.
+    """
+    kept = [look["mesh"]["settings"] for look in looks.values() if look["mesh"].get("settings")]
+    sound = [record for record in kept if not settings_records.problem(record)]
+    new = asked.settings not in sound
+    before = settings_records.merge(*sound)
+    concerned = [
+        name
+        for name in sorted({*looks, *asked.outside})
+        if before and settings_records.seen_by(before, name) != settings_records.seen_by(asked.settings, name)
+    ]
+    # A node that is set up for the first time has settings of its own, which are nothing new to the others.
+    tried = [name for name in concerned if name in looks and looks[name]["mesh"].get("settings")]
+    return {
+        "rollout": bool(asked.canary and new and tried),
+        "settings_digest": digest.of(asked.settings.get("values", {})),
+        "concerned": concerned,
+    }
+
+
+def _busy(looks: dict[str, dict], asked: Asked, plan: dict) -> dict[str, dict]:
+    """Nodes that somebody else tries settings on. Raises PlanError where this run would try its own beside them, or anew what was stopped."""
+    busy = rollout.busy(looks, asked.by, plan["settings_digest"])
+    if not plan["rollout"]:
+        return busy
+    if busy:
+        name, mark = next(iter(busy.items()))
+        raise PlanError(
+            f"{mark['by']} is trying other settings right now, since {mark['age']:.0f} s on {name}: run again when it is through, and look then at what "
+            f"it changed. If it has died, its mark on the nodes is void {rollout.MARK_S / 60:.0f} minutes after it was made. Nothing was changed"
+        )
+    stopped = [name for name, look in sorted(looks.items()) if rollout.was_stopped(look, plan["settings_digest"])]
+    recent = [name for name in stopped if 0 <= looks[name]["mesh"]["rollout"]["age"] < rollout.STOPPED_S]
+    if asked.from_mesh and recent:
+        raise PlanError(
+            f"the settings that are set beside the inventory of {asked.by} were stopped on {recent[0]} ({looks[recent[0]]['mesh']['rollout']['stopped']}): "
+            f"repair them there. As they are they are tried again an hour after that. Nothing was changed"
+        )
+    return busy
+
+
+def _candidates(looks: dict[str, dict], asked: Asked, plan: dict, steps: list[dict]) -> list[rollout.Candidate]:
+    """The nodes on which the new settings are tried."""
+    raft = {peer["name"]: peer for look in looks.values() for peer in look["consul"].get("raft") or []}
+    servers = {member["name"] for look in looks.values() for member in look["consul"].get("members") or [] if member["server"]}
+    votes = {step["name"]: {"promote": 2, "demote": 3}[step["change"]] for step in steps}
+    candidates = []
+    for name, look in sorted(looks.items()):
+        drift = {role: reasons for role, reasons in plan["hosts"][name]["drift"].items() if role in ROLES}
+        if name not in plan["concerned"] or not look["mesh"].get("settings"):
+            continue
+        if not (drift or rollout.is_suspect(look, drift, plan["settings_digest"])):
+            continue
+        candidates.append(
+            rollout.Candidate(
+                name,
+                tried=rollout.was_stopped(look, plan["settings_digest"]),
+                settled=rollout.is_settled(look, drift),
+                ill=bool(rollout.ailments(look)),
+                agrees=votes.get(name, int(_links_change(look, plan["hosts"][name]))),
+                local=asked.hosts[name].get("ansible_connection") == "local",
+                leader=bool(raft.get(name, {}).get("leader")),
+                server=name in servers,
+            )
+        )
+    return candidates
+
+
+def _links_change(look: dict, wanted: dict) -> bool:
+    links = look["cjdns"]["config"]
+    dials = {peer.get("public_key") for peer in (links.get("dials") or {}).values()}
+    return dials != {dial["public_key"] for dial in wanted["dials"]} or set(links.get("accepts") or {}) != set(wanted["accepts"])
 
 
 def _inventory_problems(asked: Asked, known: dict[str, dict]) -> list[str]:
@@ -265,13 +358,16 @@ def _wanted(name: str, registry: dict[str, dict], plan: dict, links: list[dict],
 
 def _groups(looks: dict[str, dict], plan: dict, drift: dict[str, dict], waiting: list[str]) -> list[list[str]]:
     """Which nodes the plays of a run are for: pairs of a node and a group. None for a mesh in which there is nothing to do."""
-    found = [[name, f"drift_{role}"] for name in sorted(looks) for role in (*RECORDS, *ROLES) if drift[name].get(role)]
-    givers = [name for name in sorted(looks) if looks[name]["mesh"].get("generation")]
-    # Somebody has to hand the mesh's secrets to those who are new.
-    prepare = {*plan["new"], *(givers[:1] if plan["new"] else []), *(name for name in looks if drift[name]["node"])}
-    found += [[name, "plan_prepare"] for name in sorted(prepare)]
     if waiting:
-        return found + [[name, "plan_new"] for name in waiting]
+        givers = [name for name in sorted(looks) if looks[name]["mesh"].get("generation")]
+        # Somebody has to hand the mesh's secrets to those who are new.
+        prepare = {*waiting, *(givers[:1] if plan["new"] else [])}
+        return [[name, "plan_prepare"] for name in sorted(prepare)] + [[name, "plan_new"] for name in waiting]
+    found = [[name, f"drift_{role}"] for name in sorted(looks) for role in RECORDS if drift[name].get(role)]
+    idle = [name for name in sorted(looks) if not any(name in batch for batch in plan["batches"])]
+    for number, batch in enumerate(plan["batches"]):
+        found += [[name, f"plan_batch_{number + 1}"] for name in batch]
+        found += [[name, f"plan_witness_{number + 1}"] for name in [rollout.witness(number, plan["batches"], idle)] if name]
     changing = {name for name in looks if drift[name].get("cjdns")}
     # A listener tells the passwords of all its links when one of them may change.
     found += [

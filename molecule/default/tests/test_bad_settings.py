@@ -27,6 +27,8 @@ def test_a_configuration_that_the_check_of_a_daemon_refuses_changes_nothing(mesh
     run = mesh.site("--extra-vars", json.dumps(setting))
     assert run.code != 0, run.output
     assert told in run.output, run.output
+    # Only one node was given it at all.
+    assert "The rollout stopped at n" in run.output, run.output
     assert {name: (mesh.node(name).check_output(FILES), mesh.pids(name)) for name in NODES} == before
     after = mesh.site()
     assert (after.code, set(after.changed.values())) == (0, {0}), after.output

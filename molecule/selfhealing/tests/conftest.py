@@ -8,11 +8,21 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 
+from helpers import NODES, hold, let_go
 from mesh import Mesh
 
 
 @pytest.fixture(scope="session")
 def mesh() -> Mesh:
     return Mesh("selfhealing")
+
+
+@pytest.fixture
+def nobody(mesh):
+    """No node converges the mesh by itself."""
+    hold(mesh, *NODES)
+    yield
+    let_go(mesh, *NODES)

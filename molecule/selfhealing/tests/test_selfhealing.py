@@ -10,53 +10,7 @@ import time
 
 import pytest
 import yaml
-
-NODES = ("n1", "n2", "n3", "n4", "n5")
-PERIOD = 40
-JITTER = 5
-# The run itself, with all nodes on one small machine.
-WORK = 60
-PROGRAM = "vdloo-mesh-converge"
-TIMER = "vdloo-mesh-converge.timer"
-SERVICE = "vdloo-mesh-converge.service"
-HOLD = f"/etc/systemd/system/{SERVICE}.d"
-H2O = "/etc/h2o/mesh.conf"
-LAST = "/var/lib/vdloo-mesh/last-run.json"
-
-
-def last_run(mesh, name: str) -> dict:
-    found = mesh.node(name).run("cat %s", LAST)
-    return json.loads(found.stdout) if found.rc == 0 else {}
-
-
-def run_by_hand(mesh, name: str) -> tuple[int, dict]:
-    done = mesh.node(name).run("%s --reason hand", PROGRAM)
-    return done.rc, last_run(mesh, name)
-
-
-def hold(mesh, *names: str) -> None:
-    """Let no run of these nodes begin. Their timers go on: a timer that stands still is mended, too."""
-    for name in names:
-        mesh.node(name).check_output(
-            "mkdir -p %s && printf '[Service]\\nExecCondition=/bin/false\\n' >%s/hold.conf && systemctl daemon-reload", HOLD, HOLD
-        )
-    idle = "systemctl show -p ActiveState --value %s"
-    mesh.wait_for(
-        lambda: all(mesh.node(name).check_output(idle, SERVICE) in ("inactive", "failed") for name in names), "no run goes on", 180
-    )
-
-
-def let_go(mesh, *names: str) -> None:
-    for name in names:
-        mesh.node(name).check_output("rm -f %s/hold.conf && systemctl daemon-reload", HOLD)
-
-
-@pytest.fixture
-def nobody(mesh):
-    """No node converges the mesh by itself."""
-    hold(mesh, *NODES)
-    yield
-    let_go(mesh, *NODES)
+from helpers import H2O, JITTER, NODES, PERIOD, SERVICE, TIMER, WORK, edit_file, hold, last_run, let_go, run_by_hand
 
 
 def test_one_run_of_the_operator_sets_everything_up(mesh):
@@ -81,11 +35,6 @@ def test_each_node_finds_the_mesh_converged(mesh, nobody, name):
     code, told = run_by_hand(mesh, name)
     assert (code, told["outcome"]) == (0, "converged"), mesh.node(name).run("journalctl -u %s -n 80 --no-pager", SERVICE).stdout or told
     assert (told["node"], told["changed"], told["unreachable"]) == (name, [], [])
-
-
-def edit_file(node):
-    node.check_output("echo '# edited by hand' >>%s", H2O)
-    return lambda: node.run("grep -c edited %s", H2O).stdout.strip() == "0"
 
 
 def stop_service(node):

@@ -83,22 +83,30 @@ def look(client: admin.Client, started: live.Parts, wished: live.Parts) -> tuple
     return steps, peers, users
 
 
-def pending(config_path: str = "/etc/cjdroute.conf", started_path: str = "/run/cjdns/started.conf") -> list[str]:
-    """What the running daemon lacks of its configuration file: a text for each, without secrets; [] when it has all. Never raises.
+class Seen(NamedTuple):
+    """A daemon as it runs: what it lacks of its configuration file, a text for each, and the public keys of the peers that it has a live link with."""
+
+    pending: list[str]
+    established: list[str]
+
+
+def observe(config_path: str = "/etc/cjdroute.conf", started_path: str = "/run/cjdns/started.conf") -> Seen:
+    """Ask the running daemon what it has; nothing of the answer is a secret. Never raises.
 
     A few seconds after its start a daemon may not have all its peers yet.
     """
     wished, started = load(config_path), load(started_path)
     if wished.config is None:
-        return [f"{config_path} is missing" if wished.text is None else f"{config_path} is not JSON with comments"]
+        return Seen([f"{config_path} is missing" if wished.text is None else f"{config_path} is not JSON with comments"], [])
     secrets = conf.secrets(wished.config) | conf.secrets(started.config)
     try:
         check_comparable(config_path, started_path, wished, started)
         told = access.parse(wished.text or "")
         client = admin.Client(told.host, told.port, told.password, timeout=LOOK_TIMEOUT_S, attempts=LOOK_ATTEMPTS)
-        steps, _peers, _users = look(client, live.split(started.config or {}), live.split(wished.config))
+        steps, peers, _users = look(client, live.split(started.config or {}), live.split(wished.config))
     except RestartNeeded as needed:
-        return [f"cjdns has to be restarted: {needed}"]
+        return Seen([f"cjdns has to be restarted: {needed}"], [])
     except (admin.AdminError, conf.ConfError) as error:
-        return [conf.mask_text(f"cjdns could not be asked what it has: {error}", secrets)]
-    return [f"cjdns is yet to {step.words}" for step in steps]
+        return Seen([conf.mask_text(f"cjdns could not be asked what it has: {error}", secrets)], [])
+    established = sorted({peer["public_key"] for peer in peers if peer["state"] == "ESTABLISHED" and peer["public_key"]})
+    return Seen([f"cjdns is yet to {step.words}" for step in steps], established)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.vdloo.mesh.plugins.action import mesh_plan
 from ansible_collections.vdloo.mesh.plugins.module_utils import digest, look, settings
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import plan
 from fake_mesh import ADDRESS, KEYS
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -135,3 +137,24 @@ def test_a_run_from_a_node_that_was_off_uses_the_newest_settings_and_what_the_us
         assert (seen[name]["h2o_routes"], seen[name]["consul_config"], seen[name]["h2o_http_port"]) == (LITERAL, {"a": 1}, 81)
         # What is no longer set is as the role has it.
         assert seen[name]["h2o_attempts"] == yaml.safe_load((ROOT / "roles" / "h2o" / "defaults" / "main.yml").read_text())["h2o_attempts"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "skipped", "whole", "covered"),
+    [
+        (["all"], [], True, set(plan.ROLES)),
+        (["all"], ["consul"], False, set(plan.ROLES) - {"consul"}),
+        (["all"], ["h2o_run", "slow"], False, set(plan.ROLES) - {"h2o"}),
+        (["h2o"], [], False, {"h2o"}),
+        (["h2o_configure"], [], False, set()),
+        (["h2o", "consul"], ["consul_run"], False, {"h2o"}),
+        (["always"], [], False, set()),
+    ],
+)
+def test_tags_say_which_roles_a_run_lets_run(asked, skipped, whole, covered):
+    assert mesh_plan.covers(asked, skipped) == (whole, covered)
+
+
+def test_a_setting_that_is_neither_true_nor_false_is_refused(play):
+    with pytest.raises(AssertionError, match="mesh_canary is 'maybe': write true or false"):
+        play(hosts({"mesh_canary": "maybe"}), looked(dict.fromkeys(NODES, NEW)))

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import socket
+import threading
 import time
 import types
 
@@ -19,7 +21,7 @@ from fake_mesh import KEYS, PRIVATE_KEY, FakeConsul, record
 @pytest.fixture
 def node(tmp_path, monkeypatch):
     """A node with none of our files: set(name, text) makes one."""
-    for name in ("CONFIG", "IDENTITY", "LINK_SECRET", "STARTED", "SECRETS", "REGISTRY", "BOOTSTRAPPED", "SETTINGS", "SSH_KEY"):
+    for name in ("CONFIG", "IDENTITY", "LINK_SECRET", "STARTED", "SECRETS", "REGISTRY", "BOOTSTRAPPED", "SETTINGS", "SSH_KEY", "ROLLOUT"):
         monkeypatch.setattr(look, name, str(tmp_path / name.lower()))
     return lambda name, text: (tmp_path / name.lower()).write_text(text)
 
@@ -163,3 +165,35 @@ def test_members_are_told_with_who_lives_and_who_serves(node, monkeypatch):
         ("n4", False, True),
     ]
     assert (told["leader"], told["raft"], told["problem"]) == ("", [], "")
+
+
+def test_the_mark_of_settings_that_are_tried_is_told_with_its_age(node, tmp_path):
+    assert look.mesh()["rollout"] == {}
+    node("ROLLOUT", json.dumps({"by": "laptop", "values": "v", "stopped": "", "more": 1}))
+    os.utime(tmp_path / "rollout", (time.time() - 60, time.time() - 60))
+    told = look.mesh()["rollout"]
+    assert 60 <= told.pop("age") < 90
+    assert told == {"by": "laptop", "values": "v", "stopped": ""}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"by": 1, "values": "", "stopped": ""}', '{"by": "laptop"}'])
+def test_a_mark_that_cannot_be_used_is_none(node, content):
+    node("ROLLOUT", content)
+    assert look.mesh()["rollout"] == {}
+    assert look.mesh()["problem"] == ""
+
+
+def test_dnsmasq_answers_when_anything_comes_back():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1#{server.getsockname()[1]}"
+
+        def refuse():
+            question, sender = server.recvfrom(512)
+            server.sendto(question[:2] + b"\x81\x85" + question[4:], sender)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        assert look.answers(address)
+        thread.join()
+    assert not look.answers(address)

@@ -543,7 +543,7 @@ def test_what_a_look_says_is_pending_is_what_the_module_does(run, hosts):
     one, _two, three, _four = hosts
 
     def pending():
-        return running.pending(str(one.node.path), str(one.started))
+        return running.observe(str(one.node.path), str(one.started)).pending
 
     assert pending() == []
     one.node.admin("InterfaceController_disconnectPeer", pubkey=three.node.key)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
 
@@ -99,7 +100,7 @@ def run(tmp_path, capsys):
     """run(options) is what the module says with its files in a folder of the test."""
 
     def run(**options):
-        paths = {f"{kind}_file": str(tmp_path / f"{kind}.json") for kind in ("secrets", "registry", "settings")}
+        paths = {f"{kind}_file": str(tmp_path / f"{kind}.json") for kind in ("secrets", "registry", "settings", "rollout")}
         with patch_module_args({**paths, **options}), pytest.raises(SystemExit):
             mesh_state.main()
         return json.loads(capsys.readouterr().out)
@@ -165,3 +166,44 @@ def test_a_damaged_record_on_the_node_goes_with_the_next_registry(run, tmp_path)
     whole = {name: record(name) for name in KEYS}
     (tmp_path / "registry.json").write_text(json.dumps({**whole, "n9": {"name": "n9"}}))
     assert run(registry=whole)["registry"] == whole
+
+
+# ---------------------------------------------------------------- the mark of a rollout
+
+MARK = {"by": "laptop", "values": "v", "stopped": ""}
+
+
+def test_a_node_is_marked_and_the_mark_is_taken_away(run, tmp_path):
+    path = tmp_path / "rollout.json"
+    assert run(rollout={"by": "laptop", "values": "v"})["changed"]
+    assert json.loads(path.read_text()) == MARK
+    assert not run(rollout={"by": "laptop", "values": "v"})["changed"]
+    assert run(rollout={"by": "laptop", "values": "v", "stopped": "h2o does not run"})["changed"]
+    assert json.loads(path.read_text())["stopped"] == "h2o does not run"
+    assert not run()["changed"]
+    assert path.exists()
+    assert run(rollout={})["changed"]
+    assert not path.exists()
+    assert not run(rollout={})["changed"]
+
+
+def test_a_mark_that_is_made_again_is_young_again(run, tmp_path):
+    path = tmp_path / "rollout.json"
+    run(rollout=MARK)
+    os.utime(path, (1, 1))
+    run(rollout=MARK)
+    assert path.stat().st_mtime > 1
+
+
+def test_a_damaged_mark_is_replaced(run, tmp_path):
+    (tmp_path / "rollout.json").write_text("{")
+    assert run(rollout=MARK)["changed"]
+    assert json.loads((tmp_path / "rollout.json").read_text()) == MARK
+
+
+def test_check_mode_marks_nothing(run, tmp_path):
+    assert run(rollout=MARK, _ansible_check_mode=True)["changed"]
+    assert not (tmp_path / "rollout.json").exists()
+    run(rollout=MARK)
+    assert run(rollout={}, _ansible_check_mode=True)["changed"]
+    assert (tmp_path / "rollout.json").exists()

@@ -144,8 +144,9 @@ def test_all_that_a_user_may_set_is_a_setting(role):
 
 
 def test_what_site_yml_hands_over_is_no_setting():
-    plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+    plays = [play for name in ("site", "apply") for play in yaml.safe_load((ROOT / "playbooks" / f"{name}.yml").read_text())]
     handed = {name for play in plays for name in play.get("vars", {})}
-    handed |= {name for play in plays for task in play.get("tasks") or [] for name in task.get("vars", {})}
+    tasks = [task for play in plays for entry in play.get("tasks") or [] for task in (entry, *entry.get("block", []))]
+    handed |= {name for task in tasks for name in task.get("vars", {})}
     assert {"consul_server", "cjdns_peers", "node_seeds"} <= handed
     assert not [name for name in handed if settings.is_setting(name)]

@@ -42,7 +42,7 @@ class Files:
             path.write_text(conf.dump(config))
 
     def pending(self):
-        reasons = running.pending(str(self.path), str(self.started))
+        reasons = running.observe(str(self.path), str(self.started)).pending
         assert not any(secret in str(reasons) for secret in ("pi-secret", "admin-secret", "vps-secret"))
         return reasons
 
@@ -67,6 +67,12 @@ def node(tmp_path, daemon, answers):
 def test_a_daemon_that_has_all_is_asked_little_and_lacks_nothing(node, daemon):
     assert node.pending() == []
     assert sorted(daemon.functions()) == ["AuthorizedPasswords_list", "InterfaceController_peerStats"]
+
+
+def test_only_a_link_that_lives_counts_as_one(node, answers):
+    assert running.observe(str(node.path), str(node.started)).established == [KEY]
+    answers["InterfaceController_peerStats"] = {"peers": [{**LINK, "state": "UNRESPONSIVE"}], "total": 1}
+    assert running.observe(str(node.path), str(node.started)) == ([], [])
 
 
 def test_a_peer_that_was_taken_out_of_the_running_daemon_is_missed(node, answers):
