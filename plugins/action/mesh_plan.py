@@ -138,6 +138,9 @@ class ActionModule(ActionBase):
         canary = settings.for_host(agreed.record, name).get("mesh_canary", True)
         if not isinstance(canary, (bool, str)) or str(canary).lower() not in ("true", "false", "yes", "no"):
             raise AnsibleActionFail(f"mesh_canary is {canary!r}: write true or false")
+        least = settings.for_host(agreed.record, name).get("mesh_minimum_nodes", 0)
+        if isinstance(least, bool) or not str(least).isdecimal():
+            raise AnsibleActionFail(f"mesh_minimum_nodes is {least!r}: write a number of nodes, or 0 for no minimum")
         described = {name: {key: host.value(key) for key in READ if key in host.raw} for name, host in hosts.items()}
         convergers = {name for name, host in hosts.items() if boolean(expected.enabled(host, rendered))}
         return plan.Asked(

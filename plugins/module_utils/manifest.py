@@ -53,7 +53,12 @@ def record(role: str, plain: dict, facts: dict, state_dir: str = STATE_DIR) -> d
         "facts": facts,
         "files": {
             # Not whether it is there: a file that comes and goes is managed all the same.
-            path: {**attributes_of(entry), "secret": entry["secret"], **({"sha256": _digest(entry)} if entry["secret"] else {})}
+            path: {
+                **attributes_of(entry),
+                "secret": entry["secret"],
+                **({"sha256": _digest(entry)} if entry["secret"] else {}),
+                **({"drop": True} if entry["drop"] else {}),
+            }
             for path, entry in plain["files"].items()
         },
         "directories": {path: attributes_of(entry) for path, entry in plain["directories"].items()},

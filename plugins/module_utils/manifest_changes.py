@@ -46,9 +46,22 @@ def compare(plain: dict, recorded: dict | None, check_mode: bool) -> list[Change
         # What only some accounts may read and nobody has recorded may be a secret of an earlier version.
         secret = entry["secret"] or known.get("secret", False) or (entry["content"] is None and not known and not before.mode & 0o004)
         changes.append(Change(path, before, after, secret))
+    changes += dropped(plain, recorded or {})
     if owners.unknown:
         raise ManifestError(f"{' and '.join(owners.unknown)} of the manifest must be on the node before its files: create them first")
     return [change for change in changes if change.before != change.after]
+
+
+def dropped(plain: dict, recorded: dict) -> list[Change]:
+    """Files that were asked for with `drop`, and are not any more. What somebody has put in the place of one stays."""
+    gone = {
+        path: entry for path, entry in (recorded.get("files") or {}).items() if path not in plain["files"] and entry.get("drop") is True
+    }
+    return [
+        Change(path, file_set.find_file(path), Version(), entry.get("secret") is True)
+        for path, entry in sorted(gone.items())
+        if os.path.isfile(path) and not os.path.islink(path)
+    ]
 
 
 def describe(version: Version, secret: bool, shown_as: str) -> str:

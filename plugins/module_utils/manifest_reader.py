@@ -11,7 +11,7 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import systemd
 
 KEYS = {
     "directories": {"path", "owner", "group", "mode"},
-    "files": {"path", "content", "secret", "absent", "owner", "group", "mode", "validate"},
+    "files": {"path", "content", "secret", "absent", "drop", "owner", "group", "mode", "validate"},
     "checks": {"directory", "suffixes", "command"},
     "programs": {"path", "source"},
     "services": {"name", "restart", "reload"},
@@ -28,7 +28,8 @@ def read(manifest: dict, secrets: dict | None = None) -> dict:
     """Check a manifest and fill in what it leaves out. `secrets` has the contents of its secret files by path; without it, they have none.
 
     Returns {"directories": {path: {"owner", "group", "mode"}},
-             "files": {path: {"owner", "group", "mode", "content": bytes or None for one that must not be there, "secret", "validate": argv or []}},
+             "files": {path: {"owner", "group", "mode", "content": bytes or None for one that must not be there, "secret", "drop",
+                       "validate": argv or []}},
              "checks": [{"directory", "suffixes", "command"}], "programs": {path: source}, "services": {name: {"restart", "reload"}}}.
     """
     if not isinstance(manifest, dict):
@@ -121,7 +122,8 @@ def _file(where: str, entry: dict, secrets: dict | None) -> dict:
     validate = _command(where, "validate", entry["validate"]) if entry.get("validate") else []
     if content is None and validate:
         raise ManifestError(f"{where}: a file that must not be there cannot be validated")
-    return {**_attributes(where, entry, "0644"), "content": content, "secret": given == ["secret"], "validate": validate}
+    attributes = _attributes(where, entry, "0644")
+    return {**attributes, "content": content, "secret": given == ["secret"], "drop": _flag(where, entry, "drop"), "validate": validate}
 
 
 def _flag(where: str, entry: dict, key: str) -> bool:

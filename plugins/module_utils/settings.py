@@ -40,6 +40,7 @@ HANDED_OVER = {
     "consul_retry_join",
     "consul_server",
     "consul_voters",
+    "consul_watches",
     "converger_collection_sha256",
     "node_mesh_hosts",
     "node_seeds",

@@ -17,10 +17,11 @@ options:
     description: Where the folders C(collection), C(venv) and C(wheels) are, or will be.
     type: path
     default: /opt/vdloo-mesh
-  timer:
-    description: The timer unit of the role.
-    type: str
-    default: vdloo-mesh-converge.timer
+  units:
+    description: The units of the role that begin runs.
+    type: list
+    elements: str
+    default: [vdloo-mesh-converge.timer, vdloo-mesh-event.path]
   sha256:
     description: Digest of the wanted build of the collection. Ansible fills it in when it is empty.
     type: str
@@ -86,9 +87,10 @@ venv:
   description: Key of the venv in use. Empty when there is none, or it does not run.
   type: str
   returned: always
-timer:
-  description: Whether systemd knows the timer.
-  type: bool
+units:
+  description: Which of the units systemd knows.
+  type: list
+  elements: str
   returned: always
 """
 
@@ -138,19 +140,20 @@ def judge(found: dict | None, refused: list[str], init_name: str, directory: str
     return "", False
 
 
-def knows(timer: str) -> bool:
-    """Tell whether systemd has loaded a unit."""
+def known(units: list[str]) -> list[str]:
+    """Tell which units systemd has loaded."""
     try:
-        return systemd.show([timer], ("LoadState",))[timer].get("LoadState") == "loaded"
+        shown = systemd.show(units, ("LoadState",))
     except systemd.SystemdError:
-        return False
+        return []
+    return [name for name in units if shown[name].get("LoadState") == "loaded"]
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "default": "/opt/vdloo-mesh"},
-            "timer": {"type": "str", "default": "vdloo-mesh-converge.timer"},
+            "units": {"type": "list", "elements": "str", "default": ["vdloo-mesh-converge.timer", "vdloo-mesh-event.path"]},
             "sha256": {"type": "str", "default": ""},
             "enabled": {"type": "bool", "default": True},
         },
@@ -172,7 +175,7 @@ def main() -> None:
         sha256=module.params["sha256"],
         collection=builds.current(os.path.join(directory, "collection")),
         venv=venv,
-        timer=init_name == "systemd" and knows(module.params["timer"]),
+        units=known(module.params["units"]) if init_name == "systemd" else [],
     )
 
 

@@ -36,6 +36,7 @@ options:
       - C(directories) have C(path), C(owner), C(group) and C(mode) (by default C(root), C(root) and C("0755")).
       - C(files) have C(path), one of C(content), C(secret=true) and C(absent=true), and C(owner), C(group), C(mode) (by default C("0644")).
         C(validate) is a command, as a list, that is given the staged file as C(%s). A link at the path is refused.
+        A file with C(drop=true) is removed once a later manifest does not have it; others stay then.
       - C(checks) have C(directory), C(suffixes) and C(command), for a daemon that judges a whole directory. Its C(%s) is a copy of
         the directory with the new files, and those of others with one of the suffixes, in it.
       - C(programs) have C(path) and C(source), any text that tells which program is wanted. The program must be there. It is run with

@@ -13,6 +13,7 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import digest, peering,
 from ansible_collections.vdloo.mesh.plugins.module_utils import look as looking
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.module_utils import settings as settings_records
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import membership
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import drift as drifts
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import rollout
 
@@ -87,6 +88,8 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
         keys = {name: record["ssh"]["key"] for name, record in members.items() if record.get("ssh", {}).get("key")}
         for name, look in looks.items():
             wanted = plan["hosts"][name] = _wanted(name, registry, plan, links, looks)
+            # Who does not converge the mesh need not hear of who joins and leaves.
+            wanted["consul"]["consul_watches"] = membership.WATCHES if name in asked.convergers else []
             if name in new:
                 drift[name].update({role: [drifts.NOT_SET_UP] for role in ROLES[1:] if role != "converger" or name in asked.convergers})
                 continue

@@ -13,16 +13,20 @@ import sys
 
 import pytest
 import yaml
+from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible_collections.vdloo.mesh.plugins.module_utils import builds, collection_files, manifest, versioned_folder
-from ansible_collections.vdloo.mesh.plugins.module_utils.converger import config
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import config, membership
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import bundle, rendering, wheels
 from test_role_manifests import ROOT, files_of, render
 
 SHA = "ab" * 32
 TIMER = "/etc/systemd/system/vdloo-mesh-converge.timer"
 SERVICE = "/etc/systemd/system/vdloo-mesh-converge.service"
+EVENT_PATH = "/etc/systemd/system/vdloo-mesh-event.path"
+EVENT = "/etc/systemd/system/vdloo-mesh-event.service"
 CRON = "/etc/cron.d/vdloo-mesh"
+HOOKS = "/etc/vdloo-mesh/hooks"
 LAUNCHER = "/usr/local/sbin/vdloo-mesh-converge"
 # What the look at a node tells, without what is there already.
 NODE = {
@@ -77,11 +81,13 @@ def test_a_manifest_can_be_read_and_is_the_same_each_time():
         assert set(entry["restart"]) <= managed
 
 
-def test_the_services_are_the_timer_alone_so_that_no_run_restarts_the_run_that_it_is():
+def test_the_services_are_what_begins_runs_alone_so_that_no_run_restarts_the_run_that_it_is():
     services = planned(facts_of(NODE))["services"]
-    assert [entry["name"] for entry in services] == ["vdloo-mesh-converge.timer"]
     # systemd has to be told of a new unit, but neither a new program nor new settings restart anything.
-    assert services[0]["restart"] == [TIMER, SERVICE]
+    assert {entry["name"]: entry["restart"] for entry in services} == {
+        "vdloo-mesh-converge.timer": [TIMER, SERVICE],
+        "vdloo-mesh-event.path": [EVENT_PATH, EVENT],
+    }
 
 
 # ---------------------------------------------------------------- files
@@ -130,7 +136,7 @@ def test_the_units_say_when_a_run_begins_and_when_it_is_too_long():
     timer, service = text_of(rendered, TIMER), text_of(rendered, SERVICE)
     for line in ("OnActiveSec=120", "OnUnitInactiveSec=450", "RandomizedDelaySec=180", "WantedBy=timers.target"):
         assert f"\n{line}\n" in timer
-    for line in ("Type=oneshot", "Nice=10", "IOSchedulingClass=idle", f"ExecStart={LAUNCHER} --reason timer", "TimeoutStartSec=320"):
+    for line in ("Type=oneshot", "Nice=10", "IOSchedulingClass=idle", f"ExecStart={LAUNCHER} --reason timer", "TimeoutStartSec=920"):
         assert f"\n{line}\n" in service
     assert "\nOnActiveSec=10\n" in text_of(planned(facts_of(NODE), converger_period=40), TIMER)
 
@@ -138,13 +144,13 @@ def test_the_units_say_when_a_run_begins_and_when_it_is_too_long():
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_finds_the_units_valid(tmp_path):
     rendered = planned(facts_of(NODE))
-    for path in (TIMER, SERVICE):
+    for path in (TIMER, SERVICE, EVENT_PATH, EVENT):
         text = text_of(rendered, path).replace(LAUNCHER, "/bin/true")
         (tmp_path / path.rpartition("/")[2]).write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True, check=False
     )
-    assert [line for line in done.stderr.splitlines() if "vdloo-mesh-converge" in line] == []
+    assert [line for line in done.stderr.splitlines() if "vdloo-mesh" in line] == []
 
 
 @pytest.mark.parametrize(
@@ -161,13 +167,106 @@ def test_systemd_finds_the_units_valid(tmp_path):
 def test_without_systemd_cron_starts_the_runs(period, times):
     rendered = planned(facts_of({**NODE, "init": "cron"}), converger_period=period, converger_jitter=7)
     assert rendered["services"] == []
-    assert not {TIMER, SERVICE} & present(rendered)
+    assert not {TIMER, SERVICE, EVENT, EVENT_PATH} & present(rendered)
     line = text_of(rendered, CRON).splitlines()[-1]
     assert line.startswith(f"{times} root ")
     assert f"{LAUNCHER} --reason timer --jitter 7" in line
     # cron takes a percent sign for the end of the line, and ignores a last line without an end.
-    assert "%" not in line
+    assert "%" not in text_of(rendered, CRON)
     assert text_of(rendered, CRON).endswith("\n")
+
+
+# ---------------------------------------------------------------- events and hooks
+
+
+def test_word_of_the_agent_begins_a_run_and_is_taken_away_first():
+    rendered = planned(facts_of(NODE))
+    word = f"{membership.FOLDER}/{membership.WORD}"
+    assert f"\nPathExists={word}\n" in text_of(rendered, EVENT_PATH)
+    assert f"\nExecStartPre=/bin/rm -rf {word}\nExecStart={LAUNCHER} --reason event\n" in text_of(rendered, EVENT)
+    # At boot all paths come before all services: one that comes after a service makes a circle.
+    assert "After=" not in text_of(rendered, EVENT_PATH)
+    assert {"path": membership.FOLDER, "group": "consul", "mode": "0730"} in rendered["directories"]
+    assert [watch["args"] for watch in membership.WATCHES] == [["touch", word]] * 2
+
+
+@pytest.mark.parametrize(("there", "said"), [("", ""), ("file", "event"), ("folder", "event")])
+def test_cron_looks_each_minute_for_the_word_of_the_agent(tmp_path, there, said):
+    rendered = planned(facts_of({**NODE, "init": "cron"}))
+    lines = [line for line in text_of(rendered, CRON).splitlines() if line.startswith("* * * * * root ")]
+    assert len(lines) == 1
+    launcher, word = tmp_path / "launcher", tmp_path / "changed"
+    launcher.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/said\n')
+    launcher.chmod(0o755)
+    if there == "file":
+        word.touch()
+    elif there:
+        (word / "more").mkdir(parents=True)
+    command = lines[0].partition("root ")[2].replace(LAUNCHER, str(launcher)).replace(f"{membership.FOLDER}/changed", str(word))
+    done = subprocess.run(["/bin/sh", "-c", command.replace("logger -t vdloo-mesh-converge", "cat")], check=False)
+    assert done.returncode == 0
+    assert not word.exists()
+    assert ((tmp_path / "said").read_text() if said else "") == (f"--reason {said}\n" if said else "")
+
+
+def hook(**given):
+    return {"event": "node_left", "name": "tell", "content": "#!/bin/sh\n", **given}
+
+
+def test_hooks_are_files_that_root_alone_may_use_and_that_go_when_nobody_asks_for_them():
+    given = {
+        "converger_hooks": [
+            hook(when="#!/bin/true\n", timeout=5, each_node=True),
+            hook(name="rent.yml", event="below_minimum", content="[]\n"),
+        ]
+    }
+    files = {path: entry for path, entry in files_of(planned(facts_of(NODE), **given)).items() if path.startswith(HOOKS)}
+    assert {path: (entry["mode"], entry["content"]) for path, entry in files.items()} == {
+        f"{HOOKS}/node_left/tell": ("0700", b"#!/bin/sh\n"),
+        f"{HOOKS}/node_left/tell.when": ("0700", b"#!/bin/true\n"),
+        f"{HOOKS}/node_left/tell.json": ("0600", b'{"timeout_s": 5, "each_node": true}\n'),
+        f"{HOOKS}/below_minimum/rent.yml": ("0600", b"[]\n"),
+        f"{HOOKS}/below_minimum/rent.json": ("0600", b'{"timeout_s": 60, "each_node": false}\n'),
+    }
+    assert all(entry["drop"] for entry in files.values())
+    folders = {entry["path"] for entry in planned(facts_of(NODE))["directories"]}
+    assert {f"{HOOKS}/{event}" for event in membership.EVENTS} <= folders
+
+
+@pytest.mark.parametrize(
+    ("listed", "advice"),
+    [
+        ([hook(event="whim")], "whim is no event: write one of node_joined"),
+        ([hook(), {"event": "node_left", "name": "x"}], r"converger_hooks\[1\]: content is missing"),
+        ([hook(name="../x")], "is not one for a file"),
+        ([hook(name="x.json")], "is not one for a file"),
+        ([hook(name="x~")], "is not one for a file"),
+        ([hook(name=".yml")], "is not one for a file"),
+        ([hook(), hook(name="tell.yml")], "has another hook of the name tell: give this one another name"),
+        ([hook(timeout=0)], "timeout is 0: write a number of seconds from 1"),
+        ([hook(timeout="soon")], "timeout is 'soon'"),
+        ([hook(each_node="yes")], "each_node is 'yes': write true or false"),
+        ([hook(colour="red")], "colour is not known: the keys are content, each_node"),
+        ([hook(content="")], "content is missing or no text"),
+        (["tell"], "it is no dictionary"),
+    ],
+)
+def test_a_hook_that_is_wrong_is_named_before_anything_is_changed(listed, advice):
+    with pytest.raises(AnsibleError, match=advice):
+        planned(facts_of(NODE), converger_hooks=listed)
+
+
+def test_the_minimum_is_that_of_the_mesh():
+    def minimum(**given):
+        return json.loads(text_of(planned(facts_of(NODE), **given), "/etc/vdloo-mesh/converger.json"))["minimum_nodes"]
+
+    assert [minimum(), minimum(mesh_minimum_nodes=3), minimum(mesh_minimum_nodes="4"), minimum(converger_minimum_nodes=5)] == [0, 3, 4, 5]
+
+
+def test_the_events_of_the_role_are_those_of_the_program():
+    specified = yaml.safe_load((ROOT / "roles/converger/meta/argument_specs.yml").read_text())
+    event = specified["argument_specs"]["main"]["options"]["converger_hooks"]["options"]["event"]
+    assert set(event["choices"]) == set(membership.EVENTS)
 
 
 @pytest.fixture

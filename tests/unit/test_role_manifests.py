@@ -137,6 +137,16 @@ def test_nodes_to_join_are_taken_up_without_a_restart():
     assert "/etc/consul.d/secrets.json" in services[0]["restart"]
 
 
+def test_watches_are_a_file_of_their_own_that_is_taken_up_by_a_reload():
+    path = "/etc/consul.d/watches.json"
+    watches = [{"type": "nodes", "args": ["true"]}]
+    rendered = consul(consul_watches=watches)
+    assert json.loads(files_of(rendered)[path]["content"]) == {"watches": watches}
+    assert rendered["services"][0]["reload"] == [path]
+    assert path not in rendered["services"][0]["restart"]
+    assert files_of(consul())[path]["content"] is None
+
+
 # ---------------------------------------------------------------- cjdns
 
 

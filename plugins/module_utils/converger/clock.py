@@ -27,3 +27,8 @@ def between(earlier: object, later: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return (ends[1] - ends[0]).total_seconds()
+
+
+def age(text: object) -> float | None:
+    """How many seconds ago that was, as between() tells it."""
+    return between(text, now())

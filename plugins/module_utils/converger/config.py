@@ -10,6 +10,7 @@ import shutil
 import typing
 
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import membership
 from ansible_collections.vdloo.mesh.plugins.module_utils.registry import DNS_LABEL
 
 PATH = "/etc/vdloo-mesh/converger.json"
@@ -41,6 +42,12 @@ class Config(typing.NamedTuple):
     timeout_s: float
     state_dir: str = "/var/lib/vdloo-mesh"  # outlives a boot
     run_dir: str = "/run"  # does not
+    events_dir: str = membership.FOLDER
+    event_quiet_s: float = 10
+    minimum_nodes: int = 0
+    minimum_grace_s: float = 300
+    hooks_dir: str = "/etc/vdloo-mesh/hooks"
+    hooks_timeout_s: float = 600
 
     def state(self, name: str) -> str:
         return os.path.join(self.state_dir, name)
@@ -109,6 +116,10 @@ def _number(least: float, most: float, whole: bool = False) -> typing.Callable[[
     return check
 
 
+def _count(value: object) -> str:
+    return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "write a number of nodes, 0 for none"
+
+
 def _address(value: object) -> str:
     wrong = "write the address of Consul's agent, as in 127.0.0.1:8500"
     try:
@@ -139,4 +150,10 @@ _CHECKS: dict[str, typing.Callable[[object], str]] = {
     "timeout_s": _number(1, YEAR_S),
     "state_dir": _path,
     "run_dir": _path,
+    "events_dir": _path,
+    "event_quiet_s": _number(0, 3600),
+    "minimum_nodes": _count,
+    "minimum_grace_s": _number(0, YEAR_S),
+    "hooks_dir": _path,
+    "hooks_timeout_s": _number(1, 86400),
 }

@@ -51,6 +51,7 @@ class Lock:
         self._session = ""
         self._renewed = 0.0
         self._held = False
+        self._before: dict = {}
         self._gone = ""
         self._ended = threading.Event()
 
@@ -64,6 +65,7 @@ class Lock:
         try:
             while True:
                 holder, session = look(self.agent)
+                self._before = holder if not session else self._before
                 if session and session != self._session:
                     if holder.get("node") != self.holder["node"]:
                         raise Held(holder, session)
@@ -95,8 +97,15 @@ class Lock:
         return f"Consul did not renew its session for {silent:.0f} s" if silent > self.ttl_s else ""
 
     def release(self, outcome: str = "") -> None:
-        """Give up the lock and its session, and leave word of what came of it. What cannot be given up now, as there is no leader, Consul ends."""
-        word = json.dumps({**self.holder, "ended": clock.now(), "outcome": outcome}).encode() if self._held and outcome else b""
+        """Give up the lock and its session, and leave word of what came of it; without an outcome the word of the last run stays.
+
+        What cannot be given up now, as there is no leader, Consul ends.
+        """
+        word = (
+            json.dumps({**self.holder, "ended": clock.now(), "outcome": outcome} if outcome else self._before).encode()
+            if self._held
+            else b""
+        )
         self._ended.set()
         self.agent.timeout = RELEASE_S
         try:

@@ -65,9 +65,9 @@ def run(settings: config.Config, program: str, arguments: list[str], turn: int, 
     return Ended(process.returncode, "" if found.get("ended") else cause, found)
 
 
-def environment(settings: config.Config, summary: str) -> dict[str, str]:
+def environment(settings: config.Config, summary: str = "") -> dict[str, str]:
     """What ansible-playbook is given: what this process was, but for what would make another Python or another Ansible of it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON", "VDLOO_MESH_SUMMARY"))}
     return {
         "HOME": pwd.getpwuid(os.getuid()).pw_dir,
         **kept,
@@ -76,8 +76,7 @@ def environment(settings: config.Config, summary: str) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "ANSIBLE_CONFIG": settings.ansible_cfg,
         "ANSIBLE_COLLECTIONS_PATH": collections_path(__file__),
-        "ANSIBLE_CALLBACKS_ENABLED": CALLBACK,
-        "VDLOO_MESH_SUMMARY": summary,
+        **({"ANSIBLE_CALLBACKS_ENABLED": CALLBACK, "VDLOO_MESH_SUMMARY": summary} if summary else {}),
     }
 
 

@@ -14,23 +14,33 @@ POLL_S = 0.1
 
 
 def end(process: subprocess.Popen, grace_s: float) -> None:
-    """Ask the process group of `process` to end, and after `grace_s` seconds kill what is left. The process must lead its group."""
+    """Ask the process group of `process` to end, and after `grace_s` seconds kill what is left. The process must lead its group.
+
+    It may have ended, but must not have been waited for: until then its number is that of its group and of nothing else.
+    """
     family = descendants(process.pid)
     deadline = time.monotonic() + grace_s
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    while time.monotonic() < deadline and (process.poll() is None or any(_start(pid) == start for pid, start in family.items())):
+    _tell(process, signal.SIGTERM)
+    while time.monotonic() < deadline and not (has_ended(process) and all(_start(pid) != start for pid, start in family.items())):
         time.sleep(POLL_S)
     family.update(descendants(process.pid))
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    _tell(process, signal.SIGKILL)
     for pid, start in family.items():
         # The number may be another process's by now.
         if _start(pid) == start:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def has_ended(process: subprocess.Popen) -> bool:
+    """Whether a process has ended, without waiting for it."""
+    return process.returncode is not None or os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _tell(process: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 def descendants(ancestor: int) -> dict[int, str]:

@@ -9,7 +9,17 @@ import threading
 import typing
 
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
-from ansible_collections.vdloo.mesh.plugins.module_utils.converger import clock, config, heal, lock, playbook, status, waiting
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import (
+    clock,
+    config,
+    heal,
+    hook_runner,
+    lock,
+    membership,
+    playbook,
+    status,
+    waiting,
+)
 
 # An election takes up to about 15 s.
 LEADER_S = 20.0
@@ -18,6 +28,10 @@ NO_LEADER = "Consul has no leader"
 # What changes who votes, or restarts who does, is for the one that has the lock.
 WITHOUT_AGREEMENT = ("--skip-tags", "consul")
 CONSUL_ALONE = ("--tags", "consul")
+# After these the mesh is as the run has left it, be that good or not.
+PLAYED = (status.CONVERGED, status.CHANGED, status.FAILED, status.TIMED_OUT)
+# How often an event waits for quiet, and a run for a membership that stays, when it does not come.
+MOST_WAITS = 6
 
 
 class Run:
@@ -29,6 +43,8 @@ class Run:
         self.say = say
         self.record = status.begin(settings.node, reason)
         self.agent = client.Client(settings.consul_addr)
+        # It has found that there is nothing to converge, and tells nobody of itself.
+        self.idle = False
         self._began = clock.seconds()
         self._lost = ""
 
@@ -46,7 +62,10 @@ class Run:
             self._close(status.FAILED, str(error))
             raise
         finally:
-            self._tell()
+            if self.idle:
+                self.agent.close()
+            else:
+                self._tell()
         return self.record
 
     def _converge(self, program: str, turn: int) -> None:
@@ -71,12 +90,76 @@ class Run:
             self._do_without(obstacle, why, program, turn)
         else:
             waiting.over(self.settings.run("waiting"))
-            self.say("this node has the lock, and converges the mesh")
             try:
-                ended = self._play(program, (), turn, held.lost)
-                self._judge(ended, status.CHANGED if self._has_changed(ended) else status.CONVERGED)
+                self._with_lock(held, program, turn)
             finally:
                 held.release(self.record["outcome"])
+
+    def _with_lock(self, held: lock.Lock, program: str, turn: int) -> None:
+        first = self._look()
+        if self.record["reason"] == "event" and first is not None and not first.has_moved:
+            # Another one was faster, or it is only time to look again whether the mesh is below its minimum.
+            self.idle = True
+        else:
+            self.say("this node has the lock, and converges the mesh")
+            ended = self._play(program, (), turn, held.lost)
+            self._judge(ended, status.CHANGED if self._has_changed(ended) else status.CONVERGED)
+        if self.idle or self.record["outcome"] in PLAYED:
+            self._tell_events(first, program, held)
+
+    def _look(self) -> membership.Look | None:
+        try:
+            return membership.look(self.agent, self.settings.minimum_nodes, self.settings.minimum_grace_s)
+        except client.ClientError as error:
+            self.say(f"who is in the mesh cannot be told: {error}")
+            return None
+
+    def _settled(self, first: membership.Look | None) -> membership.Look | None:
+        """What the run leaves behind: agents that it has restarted may seem to be gone for a moment."""
+        found = self._look()
+        deadline = clock.seconds() + MOST_WAITS * self.settings.event_quiet_s
+        while found and found.known and found.has_moved and clock.seconds() < deadline:
+            before = found
+            if (first and first.record["members"] == found.record["members"]) or self.stopped.wait(self.settings.event_quiet_s):
+                break
+            found = self._look()
+            if found and found.record["members"] == before.record["members"]:
+                break
+        return found
+
+    def _tell_events(self, first: membership.Look | None, program: str, held: lock.Lock) -> None:
+        """Leave word of who is in the mesh, and run the hooks of what has happened.
+
+        The word comes first: two nodes must not tell of the same. It is left after a run that failed, too, which would otherwise begin anew with each
+        agent that it restarts.
+        """
+        # Whatever has moved since an idle run began needs a run of its own.
+        found = first if self.idle else self._settled(first)
+        if found is None or self.stopped.is_set() or held.lost():
+            return
+        events = []
+        try:
+            if found.is_news and membership.save(self.agent, self.settings.node, found):
+                events = found.events
+        except client.ClientError as error:
+            self.say(f"who is in the mesh is not in Consul: {error}")
+        outcome = self.record["outcome"]
+        if outcome == status.CHANGED or (outcome == status.CONVERGED and self.record["reason"] != "timer"):
+            events = [*events, membership.Event(membership.AFTER_MESH)]
+        if events:
+            told = {
+                "self": self.settings.node,
+                "alive": found.alive,
+                "minimum": self.settings.minimum_nodes,
+                "members": found.record["members"],
+                "before": found.known.get("members", {}),
+                "reason": self.record["reason"],
+                "changed": self.record["changed"],
+            }
+            runner = hook_runner.Runner(
+                self.settings, program, told, lambda: status.STOPPED if self.stopped.is_set() else held.lost(), self.say
+            )
+            self.record["hooks"] = runner.run(events)
 
     def _is_fresh(self) -> bool:
         """Stand down where a timer began this run and another has just converged the mesh: one run for all of them is enough.
@@ -87,7 +170,7 @@ class Run:
             last, session = lock.look(self.agent)
         except client.ClientError:
             return False
-        age = clock.between(last.get("ended"), clock.now())
+        age = clock.age(last.get("ended"))
         fresh = (
             not session
             and last.get("outcome") in (status.CONVERGED, status.CHANGED)

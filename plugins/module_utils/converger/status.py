@@ -12,6 +12,7 @@ A record is a dictionary of plain JSON values:
     changed        names of hosts on which something was changed
     failed         list of {"host", "task", "msg"}
     unreachable    names of hosts
+    hooks          list of {"event", "name", "node", "outcome", "seconds"}, of what ran after it
     holder         {"node", "pid", "since", "reason"} of who has the lock, {} when this node had it or nobody
 """
 
@@ -33,7 +34,7 @@ KEYS = client.KV_PREFIX + "runs/"
 # What an idle mesh writes: one record of a node in this time.
 STALE_S = 3600
 # What makes a record another one. Who had the lock, and when, is not news.
-NEWS = ("outcome", "changed", "failed", "unreachable")
+NEWS = ("outcome", "changed", "failed", "unreachable", "hooks")
 MOST_FAILURES = 50
 
 
@@ -50,6 +51,7 @@ def begin(node: str, reason: str) -> dict[str, typing.Any]:
         "changed": [],
         "failed": [],
         "unreachable": [],
+        "hooks": [],
         "holder": {},
     }
 

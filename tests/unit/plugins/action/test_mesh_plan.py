@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.parsing.dataloader import DataLoader
 from ansible_collections.vdloo.mesh.plugins.action import mesh_plan
 from ansible_collections.vdloo.mesh.plugins.module_utils import digest, look, settings
-from ansible_collections.vdloo.mesh.plugins.plugin_utils import plan
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import agreement, memory, plan, rendering
 from fake_mesh import ADDRESS, KEYS
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -158,3 +160,21 @@ def test_tags_say_which_roles_a_run_lets_run(asked, skipped, whole, covered):
 def test_a_setting_that_is_neither_true_nor_false_is_refused(play):
     with pytest.raises(AssertionError, match="mesh_canary is 'maybe': write true or false"):
         play(hosts({"mesh_canary": "maybe"}), looked(dict.fromkeys(NODES, NEW)))
+
+
+@pytest.mark.parametrize("least", [-1, "many", 1.5, True, None])
+def test_a_minimum_of_nodes_that_is_no_number_is_refused_before_anything_is_done(tmp_path, least):
+    with pytest.raises(AnsibleActionFail, match="mesh_minimum_nodes is .*: write a number of nodes, or 0"):
+        asked_with(tmp_path, least)
+
+
+@pytest.mark.parametrize("least", [0, 3, "3"])
+def test_a_minimum_of_nodes_is_a_number(tmp_path, least):
+    assert asked_with(tmp_path, least).policy == "elect"
+
+
+def asked_with(tmp_path, least):
+    record = settings.update({}, settings.collect({"n1": {"mesh_minimum_nodes": least}}), "2026-01-01T00:00:00Z", "laptop")
+    one = {"n1": rendering.Host(rendering.Roles(DataLoader()), {"inventory_hostname": "n1"})}
+    agreed = agreement.Agreed(record, {}, {}, {}, [], [])
+    return mesh_plan.ActionModule._asked(one, agreed, memory.Memory(tmp_path / "memory"), "", frozenset())

@@ -298,6 +298,31 @@ def test_what_was_there_before_can_be_put_back(node):
     assert not node.run()["changed"]
 
 
+def test_what_is_asked_for_until_further_notice_goes_with_its_entry_and_can_be_put_back(node):
+    wanted = node.manifest()
+    wanted["files"].append({"path": str(node.etc / "hook"), "content": "hook", "drop": True})
+    wanted["files"].append({"path": str(node.etc / "kept"), "content": "kept"})
+    node.run(wanted)
+    (node.etc / "theirs").write_text("theirs")
+    assert node.run(check=True)["changed_paths"] == node.paths("hook")
+    assert (node.etc / "hook").exists()
+    assert node.run()["changed_paths"] == node.paths("hook")
+    assert set(node.tree()) == {"first", "conf", "kept", "theirs"}
+    assert not node.run()["changed"]
+    node.run(state="rolled_back")
+    assert node.tree()["hook"] == ("hook", 0o644)
+
+
+def test_what_somebody_put_in_the_place_of_a_file_that_goes_stays(node):
+    wanted = node.manifest()
+    wanted["files"].append({"path": str(node.etc / "hook"), "content": "hook", "drop": True})
+    node.run(wanted)
+    (node.etc / "hook").unlink()
+    (node.etc / "hook").symlink_to("/bin/true")
+    assert node.run()["changed_paths"] == []
+    assert (node.etc / "hook").is_symlink()
+
+
 def test_a_first_run_can_be_put_back_to_nothing_but_the_files_of_others(node):
     node.run()
     (node.etc / "theirs").write_text("theirs")

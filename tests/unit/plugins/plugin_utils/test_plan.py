@@ -10,6 +10,7 @@ import pytest
 import yaml
 from ansible_collections.vdloo.mesh.plugins.module_utils import digest, look, manifest
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import membership
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import plan
 from fake_mesh import ADDRESS, KEYS
 
@@ -563,6 +564,12 @@ def test_a_part_of_a_mesh_that_was_cut_in_two_is_repaired():
     made = plan.make(alone, asked(hosts={"n3": hosts["n3"]}, from_mesh=True, listed=["n1", "n7"], policy="listed"), render, NOW)
     assert "n7 is listed as a server but is no node of the mesh" in "".join(made["warnings"])
     assert set(made["registry"]) == set(NODES)
+
+
+def test_those_that_converge_the_mesh_are_told_by_consul_who_joins_and_leaves():
+    made = plan.make(converged(), asked(convergers={"n1", "n2"}), render, NOW)
+    told = {name: made["hosts"][name]["consul"]["consul_watches"] for name in NODES}
+    assert told == {"n1": membership.WATCHES, "n2": membership.WATCHES, "n3": []}
 
 
 def test_a_node_that_is_no_converger_and_never_was_lacks_nothing():

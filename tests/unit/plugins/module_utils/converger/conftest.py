@@ -17,13 +17,21 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import lock
 
 ROOT = Path(__file__).resolve().parents[5]
 # As on a node: nothing but Python's own library, and the collection.
 PROGRAM = """
 import runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
+{before}
 runpy.run_module("ansible_collections.vdloo.mesh.plugins.module_utils.converger", run_name="__main__", alter_sys=True)
+"""
+# For a test that waits until Consul frees a lock: the least times of Consul, and not those of the program.
+HURRIED = """
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import config, lock
+lock.DELAY_S, lock.REST_S = 1, 4.0
+config._CHECKS["lock_ttl_s"] = config._number(1, config.MOST_TTL_S, whole=True)
 """
 # Notes what it was called with, and ends when the test has said how.
 ANSIBLE_PLAYBOOK = """\
@@ -104,6 +112,23 @@ class Agent:
     def is_registered(self):
         return any(node["Node"] == self.name for node in self.client.get("/v1/catalog/nodes").value)
 
+    def is_as_new(self):
+        """Empty it, and say whether that was possible: a lock that was taken away from somebody rests for a while."""
+        if self.process is None or self.process.poll() is not None:
+            return False
+        try:
+            for session in self.client.get("/v1/session/list").value:
+                self.client.put("/v1/session/destroy/" + session["ID"])
+            self.client.request("DELETE", "/v1/kv/vdloo-mesh/", {"recurse": ""})
+            probe = self.client.put("/v1/session/create", b"{}")["ID"]
+            is_free = self.client.put(lock.KEY, b"", {"acquire": probe})
+            self.client.put(lock.KEY, b"", {"release": probe})
+            self.client.put("/v1/session/destroy/" + probe)
+            self.client.request("DELETE", lock.KEY)
+        except client.ClientError:
+            return False
+        return is_free
+
     def alive(self):
         try:
             return {member["Name"] for member in self.client.members() if member["Status"] == 1}
@@ -111,17 +136,21 @@ class Agent:
             return set()
 
 
-@pytest.fixture
-def agents(tmp_path):
-    """A function that makes an agent that is stopped in the end."""
+def find_consul():
     binary = ROOT / ".cache" / "consul" if (ROOT / ".cache" / "consul").exists() else shutil.which("consul")
     if not binary:
         pytest.skip("there is no Consul: script/node-image puts one into .cache")
-    made = []
+    return str(binary)
+
+
+@pytest.fixture
+def agents(tmp_path):
+    """A function that makes an agent that is stopped in the end."""
+    binary, made = find_consul(), []
     net = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}"
 
     def make(name, **settings):
-        made.append(Agent(str(binary), tmp_path, name, f"{net}.{len(made) + 1}", **settings))
+        made.append(Agent(binary, tmp_path, name, f"{net}.{len(made) + 1}", **settings))
         return made[-1]
 
     yield make
@@ -129,22 +158,40 @@ def agents(tmp_path):
         agent.stop()
 
 
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory):
+    """The agent that tests share, in a list: each starts it anew when the one before has left something in it."""
+    made = []
+    yield made, lambda: Agent(find_consul(), tmp_path_factory.mktemp("consul"), "c1", shared_address(), bootstrap_expect=1)
+    for agent in made:
+        agent.stop()
+
+
+def shared_address():
+    return f"127.{random.randint(1, 254)}.{random.randint(0, 255)}.1"
+
+
 @pytest.fixture
-def agent(agents):
-    """A mesh of one agent, which leads."""
-    made = agents("c1", bootstrap_expect=1).start()
-    until(made.leader, 30)
-    # Before that it can have no session.
-    until(made.is_registered, 30)
-    return made
+def agent(standing):
+    """A mesh of one agent, which leads and has nothing in its store."""
+    made, make = standing
+    if not made:
+        made.append(make().start())
+        until(made[0].leader, 30)
+        # Before that it can have no session.
+        until(made[0].is_registered, 30)
+    yield made[0]
+    if not made[0].is_as_new():
+        made.pop().stop()
 
 
 class Node:
     """A node with the program, and with a script in the place of ansible-playbook."""
 
-    def __init__(self, folder, name, consul_addr, **settings):
+    def __init__(self, folder, name, consul_addr, hurried=False, **settings):
+        self.program = PROGRAM.format(before=HURRIED if hurried else "")
         self.name, self.folder = name, folder / f"node-{name}"
-        for path in (self.folder, self.folder / "state", self.folder / "run"):
+        for path in (self.folder, self.folder / "state", self.folder / "run", self.folder / "events"):
             path.mkdir()
         self.playbook = self.folder / "ansible-playbook"
         self.playbook.write_text(ANSIBLE_PLAYBOOK)
@@ -154,7 +201,7 @@ class Node:
         self.settings = {
             "node": name,
             "period_s": 60,
-            "lock_ttl_s": 10,
+            "lock_ttl_s": 2 if hurried else 10,
             "island_after_s": 60,
             "consul_addr": consul_addr,
             "ansible_playbook": str(self.playbook),
@@ -164,6 +211,9 @@ class Node:
             "timeout_s": 120,
             "state_dir": str(self.folder / "state"),
             "run_dir": str(self.folder / "run"),
+            "events_dir": str(self.folder / "events"),
+            "event_quiet_s": 0.4,
+            "hooks_dir": str(self.folder / "hooks"),
             **settings,
         }
         self.config = self.folder / "converger.json"
@@ -187,7 +237,7 @@ class Node:
 
     def start(self, *arguments):
         process = subprocess.Popen(
-            [sys.executable, "-IS", "-c", PROGRAM, str(ROOT / "collections"), "--config", str(self.config), *arguments],
+            [sys.executable, "-IS", "-c", self.program, str(ROOT / "collections"), "--config", str(self.config), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -223,6 +273,31 @@ class Node:
     @property
     def environment(self):
         return dict(line.split("=", 1) for line in self._text("env").splitlines() if "=" in line)
+
+    def event(self):
+        """Let the agent leave word."""
+        (self.folder / "events" / "changed").touch()
+
+    @property
+    def has_word(self):
+        return (self.folder / "events" / "changed").exists()
+
+    def hook(self, event, name, text, mode=0o700, **beside):
+        """Put a hook there, and what lies beside it; a predicate is a program."""
+        place = self.folder / "hooks" / event
+        place.mkdir(parents=True, exist_ok=True)
+        for path in (place, place.parent):
+            path.chmod(0o700)
+        for file, content in {name: text, **{f"{name.removesuffix('.yml')}.{ending}": found for ending, found in beside.items()}}.items():
+            (place / file).write_text(content)
+            (place / file).chmod(0o600 if file.endswith((".yml", ".json")) else mode)
+        return place / name
+
+    @property
+    def hooks(self):
+        """How each hook went the last time."""
+        path = self.folder / "state" / "hooks.json"
+        return {name: told["outcome"] for name, told in json.loads(path.read_text()).items()} if path.exists() else {}
 
     @property
     def record(self):
