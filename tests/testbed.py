@@ -164,12 +164,14 @@ class Testbed:
 
     def _router(self, inside: str, outside: str, networks: dict, addresses: dict) -> None:
         name = f"{inside}-{ROUTER}"
+        gateway = ipaddress.ip_network(networks[outside].attrs["IPAM"]["Config"][0]["Subnet"])[1]
         script = (
+            # Which network gives the default route differs among the versions of Docker.
+            f"ip route replace default via {gateway}\n"
             f"out=$(ip -4 -o addr show to {addresses[outside, name]} | cut -d' ' -f2)\n"
             'iptables -t nat -A POSTROUTING -o "$out" -j MASQUERADE\n'
             'iptables -A FORWARD -i "$out" -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP\n'
         )
-        # The outer network comes first: the first one gives the default route.
         self._boot(name, [outside, inside], networks, addresses, script)
 
     def _node_script(self, options: dict, addresses: dict) -> str:

@@ -13,7 +13,16 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.vdloo.mesh.plugins.module_utils import builds, settings
 from ansible_collections.vdloo.mesh.plugins.module_utils.converger import clock
-from ansible_collections.vdloo.mesh.plugins.plugin_utils import agreement, bundle, expected, inventory_settings, memory, plan, rendering
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import (
+    agreement,
+    bundle,
+    expected,
+    inventory_settings,
+    membership,
+    memory,
+    plan,
+    rendering,
+)
 
 # The host variables that describe a node; the rest of a host's variables stays untemplated.
 READ = (
@@ -39,7 +48,15 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict | None = None) -> dict:
         super().run(tmp, task_vars)
-        specification = {"look": {"type": "str", "required": True}, "final": {"type": "bool"}, "settings": {"type": "dict"}}
+        specification = {
+            "look": {"type": "str", "required": True},
+            "final": {"type": "bool"},
+            "settings": {"type": "dict"},
+            "joining": {"type": "list", "elements": "str", "default": []},
+            "leaving": {"type": "list", "elements": "str", "default": []},
+            "leaving_state": {"type": "str", "choices": ["left", "revoked"], "default": "left"},
+            "leaving_gone": {"type": "bool", "default": False},
+        }
         _result, arguments = self.validate_argument_spec(specification)
         roles = rendering.Roles(self._loader)
         hosts: dict[str, rendering.Host] = {}
@@ -59,7 +76,10 @@ class ActionModule(ActionBase):
             )
             made = plan.make(
                 looks,
-                self._asked(hosts, agreed, rendered, build, frozenset(groups["mesh"]) - set(task_vars["ansible_play_hosts_all"])),
+                self._asked(hosts, agreed, rendered, build, frozenset(groups["mesh"]) - set(task_vars["ansible_play_hosts_all"]))._replace(
+                    joining=frozenset(arguments["joining"]),
+                    leaving=membership.Leaving(frozenset(arguments["leaving"]), arguments["leaving_state"], arguments["leaving_gone"]),
+                ),
                 lambda name, role, given, facts: expected.render(hosts[name], role, given, facts, rendered),
                 now,
                 # A dry run makes no keys: there is nothing to wait for.

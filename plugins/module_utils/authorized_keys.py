@@ -7,10 +7,13 @@ A line is of the mesh when its last word is vdloo-mesh:NAME and it is no comment
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 import stat
+
+from ansible_collections.vdloo.mesh.plugins.module_utils import files
 
 # Every overlay address, and no other, is one of these.
 OVERLAY = "fc00::/8"
@@ -89,3 +92,64 @@ def let_in(user: str) -> dict[str, str]:
         return told(read(path_of(pwd.getpwnam(user).pw_dir)))
     except (KeyError, OSError, ValueError):
         return {}
+
+
+@contextlib.contextmanager
+def acting_as(account: pwd.struct_passwd):
+    """Have the rights of a user, where this process may take them on."""
+    if os.geteuid() != 0 or account.pw_uid == 0:
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def replace(path: str, content: bytes) -> None:
+    """Write the file with the mode that it has; a new one, and its directory, are for the user alone."""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        os.mkdir(directory, 0o700)
+    # A link is followed: the user's file may lie elsewhere.
+    path = os.path.realpath(path)
+    mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o600
+    files.write(path, content, mode)
+
+
+def put(account: pwd.struct_passwd, keys: dict[str, str], check_mode: bool) -> tuple[bytes, bytes]:
+    """Put the keys into a user's file; return its content before and after. Raises OSError and ValueError."""
+    path = path_of(account.pw_dir)
+    with acting_as(account):
+        before = read(path)
+        after = changed(before, keys)
+        if after != before and not check_mode:
+            replace(path, after)
+    return before, after
+
+
+def put_out(seen: set[str], check_mode: bool) -> tuple[dict[str, tuple[bytes, bytes]], list[str]]:
+    """Take the lines of the mesh out of the files of all users but for the paths that were `seen`.
+
+    Returns the content before and after by path, and in words which files may still have such lines, and why.
+    """
+    found, problems = {}, []
+    for account in pwd.getpwall():
+        path = path_of(account.pw_dir)
+        if os.path.realpath(path) in seen:
+            continue
+        seen.add(os.path.realpath(path))
+        try:
+            found[path] = put(account, {}, check_mode)
+        except (NotADirectoryError, PermissionError):
+            # A home that is none, or that not even its owner can enter.
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(f"{path} may still have lines of the mesh ({error})")
+    return found, problems

@@ -48,6 +48,23 @@ def elect(nodes: list[dict], policy: str, listed: list[str]) -> dict:
     return _change(nodes, voters, **choice)
 
 
+def departure_problem(nodes: list[dict], names: set[str], servers: list[str]) -> str:
+    """Say why these nodes cannot leave; empty when the voters that stay can do without them.
+
+    `servers` are those that elect() chose while the nodes that are to leave were not eligible. A voter that leaves gives its vote back, so that
+    the others need no more than the majority of their own.
+    """
+    staying = [node for node in nodes if (node["voter"] or node["name"] in servers) and node["name"] not in names]
+    if not any(node["voter"] and node["name"] in names for node in nodes):
+        return ""
+    if not staying:
+        return "no other node is a voter or can become one: let one join that is eligible (mesh_server_eligible), and run again"
+    ill = [node["name"] for node in staying if not (_well(node) if node["voter"] else node["alive"])]
+    if len(staying) - len(ill) < majority(len(staying)):
+        return f"the {len(staying)} voters that stay would have no quorum: {_text(ill)} {_are(ill)} not well. Repair that first"
+    return ""
+
+
 def _answer(names, steps=(), refused=(), warnings=()) -> dict:
     return {"servers": sorted(names), "steps": list(steps), "refused": list(refused), "warnings": list(warnings)}
 

@@ -40,6 +40,8 @@ ZONE = re.compile(r"[a-z0-9]([a-z0-9_-]{0,62})?")
 RESERVED_NAMES = ("all", "localhost", "mesh", "ungrouped")
 
 STATES = ("member", "left", "revoked")
+# The record of a node that goes counts more than so many changes of it that were made apart from it, by runs that had not heard of it.
+DEPARTURE = 1000
 # A record is about 600 bytes; whoever needs more than this has something else in mind.
 MAX_RECORD_BYTES = 16 * 1024
 MAX_SITE = 128
@@ -323,3 +325,14 @@ def update(registry: dict[str, dict], told: dict, now: str) -> dict[str, dict]:
             return registry
     version = known["version"] + 1 if known else 1
     return {**registry, told["name"]: {**told, "version": version, "updated": now}}
+
+
+def depart(registry: dict[str, dict], name: str, state: str, now: str) -> dict[str, dict]:
+    """Return the registry with a node that goes, its record kept as a tombstone. `state` is left or revoked; a revoked node stays revoked.
+
+    No concurrent change of the record brings the node back: see DEPARTURE. Taking it in again is one more change of the tombstone.
+    """
+    known = registry[name]
+    if known["state"] in (state, "revoked"):
+        return registry
+    return {**registry, name: {**known, "state": state, "version": known["version"] + DEPARTURE, "updated": now}}

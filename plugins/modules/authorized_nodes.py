@@ -52,13 +52,11 @@ files:
   sample: [/root/.ssh/authorized_keys]
 """
 
-import contextlib
 import os
 import pwd
-import stat
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vdloo.mesh.plugins.module_utils import authorized_keys, files, registry
+from ansible_collections.vdloo.mesh.plugins.module_utils import authorized_keys, registry
 
 
 def input_problems(user: str, keys: dict) -> list[str]:
@@ -70,46 +68,6 @@ def input_problems(user: str, keys: dict) -> list[str]:
         elif not isinstance(key, str) or not authorized_keys.KEY.fullmatch(key):
             problems.append(f"keys: that of {name} is no key as ssh-ed25519 AAAA..., without a comment: {registry.shown(key)}")
     return problems
-
-
-@contextlib.contextmanager
-def acting_as(account: pwd.struct_passwd):
-    """Have the rights of a user, where this process may take them on."""
-    if os.geteuid() != 0 or account.pw_uid == 0:
-        yield
-        return
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
-
-
-def replace(path: str, content: bytes) -> None:
-    """Write the file with the mode that it has; a new one, and its directory, are for the user alone."""
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        os.mkdir(directory, 0o700)
-    # A link is followed: the user's file may lie elsewhere.
-    path = os.path.realpath(path)
-    mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o600
-    files.write(path, content, mode)
-
-
-def let_in(account: pwd.struct_passwd, keys: dict[str, str], check_mode: bool) -> tuple[bytes, bytes]:
-    """Put the keys into a user's file; return its content before and after. Raises OSError and ValueError."""
-    path = authorized_keys.path_of(account.pw_dir)
-    with acting_as(account):
-        before = authorized_keys.read(path)
-        after = authorized_keys.changed(before, keys)
-        if after != before and not check_mode:
-            replace(path, after)
-    return before, after
 
 
 def difference(path: str, before: bytes, after: bytes) -> dict[str, str]:
@@ -136,22 +94,13 @@ def main() -> None:
         module.fail_json(msg=f"user: there is no user {user} on this machine: log in as one that is there (ansible_user) and run again")
     path = authorized_keys.path_of(account.pw_dir)
     try:
-        found = {path: let_in(account, keys, module.check_mode)}
+        found = {path: authorized_keys.put(account, keys, module.check_mode)}
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"{path} could not be changed as {user}, so the nodes of the mesh are not let in: {error}")
-    seen = {os.path.realpath(path)}
-    for other in pwd.getpwall():
-        path = authorized_keys.path_of(other.pw_dir)
-        if os.path.realpath(path) in seen:
-            continue
-        seen.add(os.path.realpath(path))
-        try:
-            found[path] = let_in(other, {}, module.check_mode)
-        except (NotADirectoryError, PermissionError):
-            # A home that is none, or that not even its owner can enter.
-            continue
-        except (OSError, ValueError) as error:
-            module.warn(f"{path} may still have lines of the mesh, which should be in the file of {user} only: {error}")
+    others, problems = authorized_keys.put_out({os.path.realpath(path)}, module.check_mode)
+    found.update(others)
+    for problem in problems:
+        module.warn(f"{problem}, which should be in the file of {user} only")
     diff = [difference(path, before, after) for path, (before, after) in sorted(found.items()) if before != after]
     module.exit_json(changed=bool(diff), files=[entry["after_header"] for entry in diff], diff=diff)
 

@@ -21,6 +21,7 @@ description:
   - With C(throttle=1) on the task, a set of servers is so changed one at a time, and a change that goes wrong stops the others.
   - A mesh of one or two voters tolerates no loss. There the restart is a short pause without a leader.
   - Without a leader there is no quorum to lose, so an agent that keeps its role, or becomes a server, is restarted at once.
+  - With O(leave) the agent leaves the mesh as carefully as a server that becomes a client does, and then stays away.
 options:
   unit:
     description: Name of the systemd unit. It must not start an agent again that has ended with the exit status 0, as it does when it leaves.
@@ -33,6 +34,10 @@ options:
   server:
     description: Whether the configuration makes the agent a server. If not given, the agent keeps its role.
     type: bool
+  leave:
+    description: Leave the mesh and do not come back. The unit is stopped and not started at boot any more. O(server) is not looked at.
+    type: bool
+    default: false
   voters:
     description:
       - Names of the servers that the mesh is to have. A server becomes a client only when all of them vote.
@@ -66,6 +71,12 @@ author:
 EXAMPLES = r"""
 - name: Restart the servers, one at a time
   vdloo.mesh.consul_restart:
+  throttle: 1
+
+- name: Leave the mesh
+  vdloo.mesh.consul_restart:
+    leave: true
+    voters: [vps1, vps2, vps3]
   throttle: 1
 
 - name: Make a client of a server whose configuration says so already
@@ -148,10 +159,13 @@ def wait_for_health(api: agent.Agent, seconds: float, judge: typing.Callable[[di
 def change(module: AnsibleModule) -> dict:
     """Do what the running agent and the configuration ask for: keep its role, or take or give up the vote."""
     options = module.params
-    uid = unit.main_uid(unit.show(module.run_command, options["unit"]))
+    shown = unit.show(module.run_command, options["unit"])
+    uid = unit.main_uid(shown)
     port, who = agent.find(uid, options["http_port"]) if uid is not None else (options["http_port"], {})
     api = agent.Agent(port)
     was_server = bool(who.get("server"))
+    if options["leave"]:
+        return leave(module, api, who, shown)
     will_be_server = was_server if options["server"] is None else options["server"]
     leader = ""
     if was_server or (will_be_server and who):
@@ -233,13 +247,7 @@ def demote(module: AnsibleModule, api: agent.Agent, who: dict, leader: str) -> s
             )
         start(module)
         return set()
-    if not options["force"]:
-        _health, risk = wait_for_health(api, timeout, lambda health: agent.demotion_risk(health, name, set(options["voters"])), OLD_NEWS_S)
-        if risk:
-            raise RefusedError(
-                f"{name} stays a server, as the others cannot do without its vote ({risk}):"
-                " repair that first, or set consul_restart_unhealthy to true to make it a client all the same"
-            )
+    give_up_vote(module, api, name)
     # A server that comes back as a client without having left stays a dead peer of the others, until they notice.
     api.leave(LEAVE_S)
     wait_for_end(api)
@@ -255,6 +263,41 @@ def demote(module: AnsibleModule, api: agent.Agent, who: dict, leader: str) -> s
     if risk:
         raise RestartError(f"{name} is a client now, but the servers are not healthy after {timeout} s ({risk})")
     return agent.voter_names(health)
+
+
+def give_up_vote(module: AnsibleModule, api: agent.Agent, name: str) -> None:
+    """Wait until the others can do without the vote of this server."""
+    options = module.params
+    if options["force"]:
+        return
+    _health, risk = wait_for_health(
+        api, options["timeout"], lambda health: agent.demotion_risk(health, name, set(options["voters"])), OLD_NEWS_S
+    )
+    if risk:
+        raise RefusedError(
+            f"{name} stays a server, as the others cannot do without its vote ({risk}): repair that first"
+            + ("" if options["leave"] else ", or set consul_restart_unhealthy to true to make it a client all the same")
+        )
+
+
+def leave(module: AnsibleModule, api: agent.Agent, who: dict, shown: dict) -> dict:
+    """Leave the mesh for good. What an earlier call, perhaps a killed one, has already done is not done again."""
+    enabled = shown.get("UnitFileState") == "enabled"
+    is_up = bool(who) or shown.get("ActiveState") not in (None, "inactive", "failed")
+    if module.check_mode or not (is_up or enabled):
+        return {"changed": is_up or enabled, "gated": bool(who.get("server")), "voters": []}
+    if who.get("server"):
+        if not (who["leader"] or leader_within(api, ELECTION_S)) and not module.params["force"]:
+            raise RefusedError(
+                f"{who['node']} does not leave, as the mesh has no leader to take its vote in an orderly way: bring the other servers back first"
+            )
+        give_up_vote(module, api, who["node"])
+    if who:
+        api.leave(LEAVE_S)
+        wait_for_end(api)
+    # Not before: what systemd stops has not left.
+    command("disable", module, "--now", module.params["unit"])
+    return {"changed": True, "gated": bool(who.get("server")), "voters": []}
 
 
 def wait_for_end(api: agent.Agent) -> None:
@@ -307,6 +350,7 @@ def main() -> None:
             "unit": {"type": "str", "default": "consul.service"},
             "http_port": {"type": "int", "default": 8500},
             "server": {"type": "bool"},
+            "leave": {"type": "bool", "default": False},
             "voters": {"type": "list", "elements": "str", "default": []},
             "bootstrapped": {"type": "bool", "default": True},
             "force": {"type": "bool", "default": False},

@@ -32,6 +32,28 @@ options:
   settings:
     description: The settings on which an earlier plan of the same run agreed, its RV(settings). By default they are agreed on now.
     type: dict
+  joining:
+    description: Names of hosts that are to be members of the mesh, also if they have left it. Any other host that has left is left alone.
+    type: list
+    elements: str
+    default: []
+  leaving:
+    description:
+      - Names of nodes that are to leave the mesh. The plan is then the first half of a departure. RV(registry) says that they are no members any more, and
+        RV(promotions) who has to vote first. The next plan takes their links away.
+      - It fails when they cannot leave now, for one as the others would have no quorum.
+    type: list
+    elements: str
+    default: []
+  leaving_state:
+    description: What the registry is to say of O(leaving). A node that is V(revoked) is not waited for, and never comes back under its name.
+    type: str
+    choices: [left, revoked]
+    default: left
+  leaving_gone:
+    description: Whether the nodes of O(leaving) never come back, so that they are not waited for.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -83,6 +105,15 @@ servers:
   type: list
   elements: str
   returned: success
+promotions:
+  description: Names of the nodes that are to become Consul servers.
+  type: list
+  elements: str
+  returned: success
+keeper:
+  description: Name of a node that stays and sees a leader of Consul; empty when none does.
+  type: str
+  returned: success
 seeds:
   description: Names of the nodes that start the Consul of a new mesh together.
   type: list
@@ -100,6 +131,10 @@ changing:
   returned: success
 rollout:
   description: Whether the settings are new, so that they come to the nodes in batches. What nodes keep already is repaired on all of them at once.
+  type: bool
+  returned: success
+unkept:
+  description: Whether no node keeps the settings yet, so that a run of another machine would undo them.
   type: bool
   returned: success
 batches:
@@ -166,6 +201,10 @@ def main() -> None:
             "look": {"type": "str", "required": True},
             "final": {"type": "bool", "default": False},
             "settings": {"type": "dict"},
+            "joining": {"type": "list", "elements": "str", "default": []},
+            "leaving": {"type": "list", "elements": "str", "default": []},
+            "leaving_state": {"type": "str", "choices": ["left", "revoked"], "default": "left"},
+            "leaving_gone": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

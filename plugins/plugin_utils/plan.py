@@ -13,9 +13,9 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import digest, peering,
 from ansible_collections.vdloo.mesh.plugins.module_utils import look as looking
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.module_utils import settings as settings_records
-from ansible_collections.vdloo.mesh.plugins.module_utils.converger import membership
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger.membership import WATCHES
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import drift as drifts
-from ansible_collections.vdloo.mesh.plugins.plugin_utils import rollout
+from ansible_collections.vdloo.mesh.plugins.plugin_utils import membership, rollout
 
 # In the order in which they are applied.
 ROLES = ("node", "cjdns", "consul", "dnsmasq", "h2o", "converger")
@@ -38,6 +38,8 @@ class Asked(typing.NamedTuple):
     by: str = ""  # the machine that plans
     canary: bool = True  # mesh_canary
     outside: frozenset[str] = frozenset()  # hosts of the group mesh that the run is not to touch
+    joining: frozenset[str] = frozenset()  # hosts that are to be members, also if they have left
+    leaving: membership.Leaving = membership.Leaving()
 
 
 class PlanError(Exception):
@@ -45,17 +47,18 @@ class PlanError(Exception):
 
 
 def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, final: bool = True) -> dict[str, typing.Any]:
-    """Make the plan: {registry, settings, servers, seeds, new, hosts: {name: plan of the host}, changing, rollout, settings_digest, concerned, trying, batches,
-    groups, lines, warnings}.
+    """Make the plan: {registry, settings, servers, promotions, keeper, seeds, new, hosts: {name: plan of the host}, changing, rollout, unkept,
+    settings_digest, concerned, trying, batches, groups, lines, warnings}.
 
     Without `final`, a mesh with nodes that lack keys gets none yet but for what these need first: their keys, which all others have to know.
     """
     sound, warnings = _sound(looks)
     known = records.merge(*sound)
-    if asked.from_mesh:
-        looks, more = _without_departed(looks, known)
-        warnings += more
-    problems = _inventory_problems(asked, known)
+    looks, more = _without_departed(looks, known, asked)
+    warnings += more
+    problems = _inventory_problems(asked, known) + membership.joining_problems(asked.joining & set(looks), known)
+    if asked.leaving.names:
+        problems += membership.leaving_problems(asked.leaving, known, looks)
     if problems:
         raise PlanError("\n".join(problems))
     generations = {look["mesh"]["generation"]: name for name, look in sorted(looks.items()) if look["mesh"].get("generation")}
@@ -64,15 +67,25 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
     new = sorted(name for name, look in looks.items() if not look["mesh"].get("generation") or not look["cjdns"].get("public_key"))
     keyless = {*new, *(name for name, look in looks.items() if name in asked.convergers and not look["system"].get("ssh_key"))}
     registry = _updated(known, sound, looks, asked, now)
+    for name in sorted(asked.leaving.names):
+        registry = records.depart(registry, name, asked.leaving.state, now)
     problems = records.identity_problems(registry)
     if problems:
         raise PlanError("\n".join(problems))
     seeds = sorted({name for look in looks.values() for name in look["mesh"].get("seeds") or []})
-    election = _elect(looks, asked, registry, seeds)
+    nodes = _voting(looks, asked, registry)
+    election = _elect(looks, asked, registry, seeds, nodes)
+    problem = membership.quorum_problem(asked.leaving, nodes, election["servers"])
+    if problem and asked.leaving.is_orderly and not membership.has_begun(asked.leaving, known):
+        raise PlanError(problem)
+    warnings += [problem] if problem else []
     plan: dict[str, typing.Any] = {
         "registry": registry,
         "settings": asked.settings,
-        "servers": election["servers"],
+        # Who has left and votes still is to vote no more.
+        "servers": [name for name in election["servers"] if registry.get(name, {}).get("state", "member") == "member"],
+        "promotions": [step["name"] for step in election["steps"] if step["change"] == "promote"],
+        "keeper": membership.keeper(asked.leaving, looks),
         "seeds": seeds or election["servers"],
         "new": new,
         "warnings": warnings + election["refused"] + election["warnings"],
@@ -89,7 +102,10 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
         for name, look in looks.items():
             wanted = plan["hosts"][name] = _wanted(name, registry, plan, links, looks)
             # Who does not converge the mesh need not hear of who joins and leaves.
-            wanted["consul"]["consul_watches"] = membership.WATCHES if name in asked.convergers else []
+            wanted["consul"]["consul_watches"] = WATCHES if name in asked.convergers else []
+            if name in asked.leaving.names:
+                drift[name] = {"node": [], "registry": drifts.of_registry(look, registry)}
+                continue
             if name in new:
                 drift[name].update({role: [drifts.NOT_SET_UP] for role in ROLES[1:] if role != "converger" or name in asked.convergers})
                 continue
@@ -107,7 +123,8 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
         for name, problem in ((name, drifts.converger_problem(looks[name])) for name in sorted(asked.convergers & set(looks)))
         if problem
     ]
-    plan.update(_trial(looks, asked))
+    settled = {name for name, look in looks.items() if look["mesh"].get("settings") and known.get(name, {}).get("state") == "member"}
+    plan.update(_trial(looks, asked, settled))
     busy = _busy(looks, asked, plan)
     plan["warnings"] += [
         f"{name} is left alone: {mark['by']} is trying other settings there, since {mark['age']:.0f} s" for name, mark in busy.items()
@@ -119,7 +136,7 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
             plan["hosts"].setdefault(name, {})["frozen"] = frozen
         plan["hosts"].setdefault(name, {})["drift"] = {role: reasons for role, reasons in drift[name].items() if reasons}
     plan["changing"] = sorted(name for name in looks if any(drift[name].get(role) for role in ROLES))
-    candidates = _candidates(looks, asked, plan, election["steps"]) if plan["rollout"] and not waiting else []
+    candidates = _candidates(settled, looks, asked, plan, election["steps"]) if plan["rollout"] and not waiting else []
     plan["trying"] = sorted(candidate.name for candidate in candidates)
     # Whoever is new, or only has to be repaired, has nothing to try.
     others = [] if waiting else [name for name in plan["changing"] if name not in plan["trying"]]
@@ -132,8 +149,8 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
     return plan
 
 
-def _trial(looks: dict[str, dict], asked: Asked) -> dict[str, typing.Any]:
-    """Whether the settings are new to the mesh, and whom they concern: {rollout, settings_digest, concerned}.
+def _trial(looks: dict[str, dict], asked: Asked, settled: set[str]) -> dict[str, typing.Any]:
+    """Whether the settings are new to the mesh, and whom they concern: {rollout, unkept, settings_digest, concerned}.
 
     A mesh that is being set up keeps none yet, and has nothing to lose.
     """
@@ -146,10 +163,11 @@ def _trial(looks: dict[str, dict], asked: Asked) -> dict[str, typing.Any]:
         for name in sorted({*looks, *asked.outside})
         if before and settings_records.seen_by(before, name) != settings_records.seen_by(asked.settings, name)
     ]
-    # A node that is set up for the first time has settings of its own, which are nothing new to the others.
-    tried = [name for name in concerned if name in looks and looks[name]["mesh"].get("settings")]
+    # A node that joins, or comes back, has settings of its own, which are nothing new to the others. They have to let it in before it can be well.
+    tried = settled.intersection(concerned)
     return {
         "rollout": bool(asked.canary and new and tried),
+        "unkept": bool(asked.settings and new),
         "settings_digest": digest.of(asked.settings.get("values", {})),
         "concerned": concerned,
     }
@@ -176,7 +194,7 @@ def _busy(looks: dict[str, dict], asked: Asked, plan: dict) -> dict[str, dict]:
     return busy
 
 
-def _candidates(looks: dict[str, dict], asked: Asked, plan: dict, steps: list[dict]) -> list[rollout.Candidate]:
+def _candidates(settled: set[str], looks: dict[str, dict], asked: Asked, plan: dict, steps: list[dict]) -> list[rollout.Candidate]:
     """The nodes on which the new settings are tried."""
     raft = {peer["name"]: peer for look in looks.values() for peer in look["consul"].get("raft") or []}
     servers = {member["name"] for look in looks.values() for member in look["consul"].get("members") or [] if member["server"]}
@@ -184,7 +202,7 @@ def _candidates(looks: dict[str, dict], asked: Asked, plan: dict, steps: list[di
     candidates = []
     for name, look in sorted(looks.items()):
         drift = {role: reasons for role, reasons in plan["hosts"][name]["drift"].items() if role in ROLES}
-        if name not in plan["concerned"] or not look["mesh"].get("settings"):
+        if name not in plan["concerned"] or name not in settled:
             continue
         if not (drift or rollout.is_suspect(look, drift, plan["settings_digest"])):
             continue
@@ -247,12 +265,13 @@ def _sound(looks: dict[str, dict]) -> tuple[list[dict[str, dict]], list[str]]:
     return sound, warnings
 
 
-def _without_departed(looks: dict[str, dict], known: dict[str, dict]) -> tuple[dict[str, dict], list[str]]:
-    """Nodes that have left the mesh while the one that made the inventory did not hear of it."""
-    gone = sorted(name for name in looks if name in known and known[name]["state"] != "member")
+def _without_departed(looks: dict[str, dict], known: dict[str, dict], asked: Asked) -> tuple[dict[str, dict], list[str]]:
+    """Nodes that have left the mesh, while the inventory still has them: nobody comes back by oversight."""
+    gone = {name for name in looks if name in known and known[name]["state"] != "member"} - asked.joining - asked.leaving.names
     return {name: look for name, look in looks.items() if name not in gone}, [
-        f"{name} answers, and the registry says {known[name]['state']}: it is left alone. To take it in, run with an inventory of your own that names it"
-        for name in gone
+        f"{name} answers, and the registry says {known[name]['state']}: it is left alone. "
+        "Take it out of your inventory, or take it in again with vdloo.mesh.join"
+        for name in sorted(gone)
     ]
 
 
@@ -260,7 +279,7 @@ def _updated(known: dict[str, dict], sound: list[dict[str, dict]], looks: dict[s
     """The registry with what the inventory and the nodes of this run say of themselves."""
     registry = known
     for name, look in sorted(looks.items()):
-        if not look["cjdns"].get("public_key"):
+        if not look["cjdns"].get("public_key") or name in asked.leaving.names:
             continue
         access = look["system"]
         if asked.hosts[name].get("ansible_connection") == "local":
@@ -297,11 +316,17 @@ def _is_bootstrapped(looks: dict[str, dict]) -> bool:
     return any(look["consul"].get("bootstrapped") or look["consul"].get("raft") for look in looks.values())
 
 
-def _elect(looks: dict[str, dict], asked: Asked, registry: dict[str, dict], seeds: list[str]) -> dict[str, typing.Any]:
+def _elect(looks: dict[str, dict], asked: Asked, registry: dict[str, dict], seeds: list[str], nodes: list[dict]) -> dict[str, typing.Any]:
     """Who is to vote, and by which steps; see quorum.elect()."""
     if seeds and not _is_bootstrapped(looks):
         # Their number was written down when the mesh was founded: whoever takes part in the one bootstrap was decided then.
         return {"servers": [name for name in seeds if name in registry or name in looks], "steps": [], "refused": [], "warnings": []}
+    listed = [name for name in asked.listed if registry.get(name, {}).get("state", "member") == "member"]
+    return quorum.elect(nodes, asked.policy, listed)
+
+
+def _voting(looks: dict[str, dict], asked: Asked, registry: dict[str, dict]) -> list[dict]:
+    """The nodes as quorum.elect() takes them: all members, and who has left while it still has a vote."""
     alive = {member["name"] for look in looks.values() for member in look["consul"].get("members") or [] if member["alive"]}
     servers = {member["name"] for look in looks.values() for member in look["consul"].get("members") or [] if member["server"]}
     led = [look["consul"] for _name, look in sorted(looks.items()) if look["consul"].get("raft")]
@@ -309,11 +334,11 @@ def _elect(looks: dict[str, dict], asked: Asked, registry: dict[str, dict], seed
     # Of two that see the servers, the one that sees a leader knows of their health.
     health = next((look["consul"]["servers"] for _name, look in sorted(looks.items()) if look["consul"].get("servers")), {})
     described = {**{name: records.describe(name, asked.hosts[name]) for name in looks if name not in registry}, **registry}
-    nodes = [
+    return [
         {
             "name": name,
             "site": record["site"],
-            "eligible": record.get("server_eligible", True),
+            "eligible": record.get("server_eligible", True) and record.get("state", "member") == "member",
             "reachable": name in looks,
             "alive": name in looks or name in alive,
             "server": name in servers,
@@ -324,9 +349,8 @@ def _elect(looks: dict[str, dict], asked: Asked, registry: dict[str, dict], seed
             "bootstrapped": bool(looks[name]["consul"]["bootstrapped"]) if name in looks else False,
         }
         for name, record in sorted(described.items())
-        if record.get("state", "member") == "member"
+        if record.get("state", "member") == "member" or raft.get(name, {}).get("voter")
     ]
-    return quorum.elect(nodes, asked.policy, asked.listed)
 
 
 def _wanted(name: str, registry: dict[str, dict], plan: dict, links: list[dict], looks: dict[str, dict]) -> dict[str, typing.Any]:

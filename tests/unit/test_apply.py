@@ -29,6 +29,7 @@ def apply(tmp_path):
         hosts = {name: {"h2o_install_method": "floppy" if name in bad else "package"} for name in NODES}
         plan = {
             "rollout": rollout,
+            "unkept": rollout,
             "batches": batches,
             "trying": [name for batch in batches for name in batch] if rollout else [],
             "hosts": {name: {"drift": {"h2o": ["differs"]} if name in bad else {}} for name in NODES},

@@ -72,18 +72,26 @@ def assert_brought_back(mesh, files: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ({"h2o_config": {"no-such-command": 1}}, "unknown command: no-such-command"),
+        pytest.param({"h2o_config": {"no-such-command": 1}}, "unknown command: no-such-command", id="h2o-refused"),
         # Where Consul listens.
-        ({"h2o_config": {"listen": [{"port": 80}, {"host": "127.0.0.1", "port": 8500}]}}, "The files from before are back."),
-        ({"consul_config": {"no_such_key": 1}}, "no_such_key"),
-        (
+        pytest.param(
+            {"h2o_config": {"listen": [{"port": 80}, {"host": "127.0.0.1", "port": 8500}]}},
+            "The files from before are back.",
+            id="h2o-port",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"consul_config": {"no_such_key": 1}}, "no_such_key", id="consul-refused", marks=pytest.mark.slow),
+        pytest.param(
             {"consul_config": {"log_file": "/root/not-for-consul/"}},
             "The previous files were put back, and the agent runs with them.",
+            id="consul-file",
+            marks=pytest.mark.slow,
         ),
-        ({"dnsmasq_config": ["user=nosuchuser"]}, "The files of dnsmasq from before are back."),
-        ({"node_packages": ["no-such-package"]}, "no-such-package"),
+        pytest.param(
+            {"dnsmasq_config": ["user=nosuchuser"]}, "The files of dnsmasq from before are back.", id="dnsmasq-user", marks=pytest.mark.slow
+        ),
+        pytest.param({"node_packages": ["no-such-package"]}, "no-such-package", id="package", marks=pytest.mark.slow),
     ],
-    ids=["h2o-refused", "h2o-port", "consul-refused", "consul-file", "dnsmasq-user", "package"],
 )
 def test_a_wrong_setting_stops_at_the_canary_and_the_mesh_takes_it_back(mesh, setting, told):
     before = {name: state(mesh, name) for name in NODES}
@@ -113,6 +121,7 @@ def while_it_is_tried(mesh, act, setting: dict):
         thread.join()
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_beside_the_changed_role_is_found_by_the_second_look(mesh):
     before = {name: state(mesh, name) for name in NODES}
     run = while_it_is_tried(
@@ -125,6 +134,7 @@ def test_what_goes_wrong_beside_the_changed_role_is_found_by_the_second_look(mes
     assert_brought_back(mesh, before[CANARY][0])
 
 
+@pytest.mark.slow
 def test_a_canary_that_vanishes_stops_the_rollout(mesh):
     before = {name: state(mesh, name) for name in NODES}
     run = while_it_is_tried(mesh, lambda container: container.kill(), {"h2o_config": {"max-connections": 1002}})
@@ -161,6 +171,7 @@ def test_a_right_setting_comes_to_all_and_is_kept(mesh):
     assert (code, told["outcome"], told["changed"]) == (0, "converged", []), told
 
 
+@pytest.mark.slow
 def test_a_setting_that_only_one_of_all_was_given_is_not_kept(mesh):
     before = {name: mesh.node(name).check_output(SETTINGS) for name in NODES}
     run = mesh.site("--limit", "n2", "--extra-vars", json.dumps({"h2o_config": {"max-connections": 1004}}))
@@ -172,6 +183,7 @@ def test_a_setting_that_only_one_of_all_was_given_is_not_kept(mesh):
     assert connections(mesh, "n2") == 1003
 
 
+@pytest.mark.slow
 def test_a_broken_node_does_not_keep_another_from_being_repaired(mesh):
     # In a role that comes before that of the other.
     mesh.node("n2").check_output("mv /etc/cjdroute.conf /root/ && mkdir -p /etc/cjdroute.conf/full")
@@ -187,6 +199,7 @@ def test_a_broken_node_does_not_keep_another_from_being_repaired(mesh):
     assert run.code == 0, run.output
 
 
+@pytest.mark.slow
 def test_a_node_on_which_settings_are_tried_is_left_alone_by_the_others(mesh):
     mark = {"by": "tower", "values": "others", "stopped": ""}
     mesh.node(CANARY).check_output("mkdir -p /run/vdloo-mesh && printf %s >%s", json.dumps(mark), MARK)

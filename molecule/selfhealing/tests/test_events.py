@@ -164,6 +164,7 @@ def test_a_node_that_is_gone_begins_one_run_that_tells_of_it(mesh, events_only):
         mesh.wait_for(lambda: mesh.node(VICTIM).run("true").rc == 0, f"{VICTIM} answers by SSH")
 
 
+@pytest.mark.slow
 def test_a_node_that_comes_back_is_told_of_by_a_program_and_by_a_playbook(mesh, events_only):
     before = runs(mesh, *NODES)
     mesh.node(VICTIM).check_output("systemctl stop consul")
@@ -178,6 +179,7 @@ def test_a_node_that_comes_back_is_told_of_by_a_program_and_by_a_playbook(mesh, 
     assert noted(mesh, *NODES, word="below_minimum") == []
 
 
+@pytest.mark.slow
 def test_ten_flaps_make_one_run(mesh, events_only):
     before = runs(mesh, *NODES)
     flap = "for n in 1 2 3 4 5 6 7 8 9 10; do consul leave; systemctl start consul; sleep 1; done; consul leave"
@@ -189,6 +191,7 @@ def test_ten_flaps_make_one_run(mesh, events_only):
     assert 1 <= runs(mesh, *NODES) - before <= 2
 
 
+@pytest.mark.slow
 def test_a_path_that_stands_still_is_mended_and_a_boot_has_no_circle(mesh, events_only):
     mesh.node(VICTIM).check_output("systemctl stop %s", PATH)
     assert mesh.node(NODES[0]).run("vdloo-mesh-converge").rc == 0
@@ -199,6 +202,7 @@ def test_a_path_that_stands_still_is_mended_and_a_boot_has_no_circle(mesh, event
     mesh.wait_for(lambda: mesh.members(NODES[0]) == dict.fromkeys(NODES, "alive"), f"{VICTIM} is a member again")
 
 
+@pytest.mark.slow
 def test_a_word_that_cannot_be_a_file_does_no_harm(mesh, events_only):
     node = mesh.node(VICTIM)
     before = runs(mesh, *NODES)
@@ -209,6 +213,7 @@ def test_a_word_that_cannot_be_a_file_does_no_harm(mesh, events_only):
     assert node.check_output("systemctl is-active %s", PATH) == "active"
 
 
+@pytest.mark.slow
 def test_watches_are_taken_up_and_let_go_without_a_restart(mesh, settings):
     hold(mesh, *NODES, services=(SERVICE, EVENT))
     before = mesh.pids(VICTIM)
@@ -226,6 +231,7 @@ def test_watches_are_taken_up_and_let_go_without_a_restart(mesh, settings):
     mesh.node(VICTIM).check_output("systemctl start %s", PATH)
 
 
+@pytest.mark.slow
 def test_hooks_that_are_asked_for_no_more_go_and_those_of_the_user_stay(mesh, settings):
     mine = "/etc/vdloo-mesh/hooks/node_left/mine"
     mesh.node(VICTIM).check_output("printf '#!/bin/sh\\n' >%s && chmod 700 %s", mine, mine)

@@ -11,6 +11,9 @@ import time
 import pytest
 import yaml
 from helpers import H2O, JITTER, NODES, PERIOD, SERVICE, TIMER, WORK, edit_file, hold, last_run, let_go, run_by_hand
+from mesh import ROOT, playbook
+
+REGISTRY = "/var/lib/vdloo-mesh/registry.json"
 
 
 def test_one_run_of_the_operator_sets_everything_up(mesh):
@@ -116,29 +119,6 @@ def test_another_takes_over_from_one_that_is_killed_in_the_middle(mesh, nobody):
     mesh.wait_for(lambda: last_run(mesh, "n2").get("outcome") == "changed", "n2 tells of it")
 
 
-@pytest.mark.slow
-def test_a_node_that_was_off_while_settings_changed_twice_is_right_soon_after_its_return(mesh, tmp_path):
-    mesh.container("n3").stop(timeout=20)
-    inventory = yaml.safe_load(mesh.inventory.read_text())
-    path = tmp_path / "hosts.yml"
-    for attempts in (2, 3):
-        inventory["mesh"]["vars"]["h2o_config"] = {"max-connections": 1000 + attempts}
-        path.write_text(yaml.safe_dump(inventory))
-        run = mesh.site("-i", str(path))
-        assert "n3" in run.output and "unreachable=1" in run.output, run.output
-    mesh.container("n3").start()
-    mesh._connections.pop("n3", None)
-    mesh.wait_for(lambda: mesh.node("n3").run("true").rc == 0, "n3 answers by SSH")
-    mesh.wait_for(
-        lambda: mesh.node("n3").run("grep -c %s %s", '"max-connections": 1003', H2O).stdout.strip() == "1",
-        "n3 has the newest",
-        4 * PERIOD,
-    )
-    # They are kept at the end of the run that brought them.
-    kept = "sha256sum /var/lib/vdloo-mesh/settings.json"
-    mesh.wait_for(lambda: mesh.node("n3").check_output(kept) == mesh.node("n1").check_output(kept), "n3 keeps them", WORK)
-
-
 def cut(mesh, one: tuple[str, ...], other: tuple[str, ...], how: str) -> None:
     addresses = {name: mesh.container(name).attrs["NetworkSettings"]["Networks"] for name in NODES}
     for name in one:
@@ -171,3 +151,37 @@ def test_both_sides_of_a_cut_repair_themselves_and_become_one_mesh_again(mesh):
         f"nobody has lost a record ({time.monotonic() - start:.0f} s)",
         2 * PERIOD + WORK,
     )
+
+
+# The last one: n5 does not come back.
+@pytest.mark.slow
+def test_a_node_that_was_off_while_settings_changed_twice_and_another_left_is_right_soon_after_its_return(mesh, tmp_path):
+    key = mesh.registry["n5"]["public_key"]
+    mesh.container("n3").stop(timeout=20)
+    inventory = yaml.safe_load(mesh.inventory.read_text())
+    path = tmp_path / "hosts.yml"
+    for attempts in (2, 3):
+        inventory["mesh"]["vars"]["h2o_config"] = {"max-connections": 1000 + attempts}
+        path.write_text(yaml.safe_dump(inventory))
+        run = mesh.site("-i", str(path))
+        assert "n3" in run.output and "unreachable=1" in run.output, run.output
+    run = playbook(path, ROOT / "playbooks" / "leave.yml", "-e", "leave=n5")
+    assert json.loads(mesh.node("n1").check_output("cat %s", REGISTRY))["n5"]["state"] == "left", run.output
+    mesh.container("n3").start()
+    mesh._connections.pop("n3", None)
+    mesh.wait_for(lambda: mesh.node("n3").run("true").rc == 0, "n3 answers by SSH")
+    assert json.loads(mesh.node("n3").check_output("cat %s", REGISTRY))["n5"]["state"] == "member"
+    mesh.wait_for(
+        lambda: (
+            mesh.node("n3").run("grep -c %s %s", '"max-connections": 1003', H2O).stdout.strip() == "1"
+            and json.loads(mesh.node("n3").check_output("cat %s", REGISTRY))["n5"]["state"] == "left"
+            and key not in mesh.node("n3").check_output("cat /etc/cjdroute.conf")
+            and "vdloo-mesh:n5" not in mesh.node("n3").check_output("cat /root/.ssh/authorized_keys")
+        ),
+        "n3 has the newest settings, and n5 is nowhere on it",
+        PERIOD + JITTER + WORK,
+    )
+    # They are kept at the end of the run that brought them.
+    kept = "sha256sum /var/lib/vdloo-mesh/settings.json"
+    mesh.wait_for(lambda: mesh.node("n3").check_output(kept) == mesh.node("n1").check_output(kept), "n3 keeps them", WORK)
+    assert mesh.members("n3").get("n5") != "alive"

@@ -9,7 +9,7 @@ import typing
 
 from ansible_collections.vdloo.mesh.plugins.module_utils import systemd
 
-PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NeedDaemonReload", "NRestarts", "Result")
+PROPERTIES = ("LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NeedDaemonReload", "NRestarts", "Result")
 JOURNAL_LINES = 15
 
 

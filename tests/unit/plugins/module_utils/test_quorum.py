@@ -443,3 +443,54 @@ def test_no_run_costs_a_mesh_its_quorum_whatever_happens_between_two_steps(block
         if able >= 3:
             assert mesh.votes <= mesh.eligible
             assert len(mesh.votes) == (5 if able >= 5 else 3)
+
+
+# Leaving
+
+
+def leave(nodes, *names):
+    """Why these cannot leave, when the servers are chosen as for nodes that are not eligible."""
+    marked = [{**entry, "eligible": entry["eligible"] and entry["name"] not in names} for entry in nodes]
+    answer = elect(marked)
+    return quorum.departure_problem(marked, set(names), answer["servers"]), answer
+
+
+def test_a_voter_leaves_when_another_one_can_take_its_place():
+    problem, answer = leave([*voters("a b c"), *others("d")], "c")
+    assert (problem, steps(answer)) == ("", ["promote d", "demote c"])
+
+
+def test_voters_that_are_well_may_shrink_to_two_and_to_one():
+    assert leave(voters("a b c"), "c")[0] == ""
+    assert leave(voters("a b"), "b")[0] == ""
+
+
+def test_a_voter_does_not_leave_voters_that_would_have_no_quorum():
+    assert leave([*voters("a"), dead("b"), *voters("c")], "c")[0] == (
+        "the 2 voters that stay would have no quorum: b is not well. Repair that first"
+    )
+
+
+def test_the_only_voter_leaves_only_when_another_node_can_be_one():
+    assert "no other node is a voter or can become one" in leave([*voters("a"), node("phone", eligible=False)], "a")[0]
+    assert leave([*voters("a"), *others("b")], "a")[0] == ""
+
+
+def test_whoever_does_not_vote_may_always_leave():
+    assert leave([*voters("a"), dead("b"), *voters("c"), *others("d")], "d")[0] == ""
+
+
+@given(st.integers(1, 5), st.integers(0, 2), st.integers(0, 3), st.integers(1, 5))
+def test_whatever_is_allowed_leaves_a_quorum(well, ill, idle, number):
+    nodes = [
+        *voters(" ".join(f"v{i}" for i in range(well))),
+        *(dead(f"x{i}") for i in range(ill)),
+        *others(" ".join(f"o{i}" for i in range(idle))),
+    ]
+    names = [f"v{i}" for i in range(min(number, well))]
+    problem, answer = leave(nodes, *names)
+    stay = {f"v{i}" for i in range(well)} - set(names)
+    promoted = {step["name"] for step in answer["steps"] if step["change"] == "promote"}
+    voting = len(stay) + ill + len(promoted - stay)
+    if not problem:
+        assert len(stay) + len(promoted) >= quorum.majority(voting)

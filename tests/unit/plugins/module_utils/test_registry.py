@@ -236,3 +236,36 @@ def test_a_nodes_own_key_is_what_it_told_or_what_was_known():
     assert records.access({"node_access": {"ssh_key": ""}}, known)["ssh"]["key"] == key
     assert records.access({"node_access": {"ssh_key": "no key"}}, known)["ssh"]["key"] == key
     assert records.access({"node_access": {"ssh_key": other}}, known)["ssh"]["key"] == other
+
+
+@given(
+    st.lists(st.sampled_from(["site", "endpoint"]), max_size=20),
+    st.lists(st.sampled_from(["site", "endpoint"]), max_size=20),
+    st.sampled_from(["left", "revoked"]),
+)
+def test_no_concurrent_change_brings_a_node_back_that_went(before, meanwhile, state):
+    def changed(registry, changes, now):
+        for number, change in enumerate(changes):
+            told = {key: value for key, value in registry["vps1"].items() if key not in ("version", "updated")}
+            told[{"site": "site", "endpoint": "arch"}[change]] = f"{now}-{number}"
+            registry = records.update(registry, told, "2026-01-09T00:00:00Z")
+        return registry
+
+    known = changed({"vps1": record()}, before, "before")
+    gone = records.depart(known, "vps1", state, "2026-01-02T00:00:00Z")
+    # Runs that have not heard of it go on changing the record they know, and later.
+    stale = changed(known, meanwhile, "meanwhile")
+    merged = records.merge(stale, gone)
+    assert merged == gone
+    assert records.merge(gone, stale) == merged
+    assert records.depart(merged, "vps1", state, "2026-01-10T00:00:00Z") == merged
+
+
+def test_a_node_that_left_is_a_member_again_by_one_more_change_and_a_revoked_one_never():
+    gone = records.depart({"vps1": record()}, "vps1", "left", "2026-01-02T00:00:00Z")
+    told = {key: value for key, value in record().items() if key not in ("version", "updated")}
+    back = records.update(gone, told, "2026-01-03T00:00:00Z")
+    assert records.merge(gone, back)["vps1"]["state"] == "member"
+    revoked = records.depart(back, "vps1", "revoked", "2026-01-04T00:00:00Z")
+    assert records.update(revoked, told, "2026-01-05T00:00:00Z") == revoked
+    assert records.depart(revoked, "vps1", "left", "2026-01-05T00:00:00Z") == revoked

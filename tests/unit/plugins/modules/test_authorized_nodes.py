@@ -115,8 +115,8 @@ def test_a_link_of_the_users_to_a_file_of_roots_is_not_followed(tmp_path):
         folder.chmod(folder.stat().st_mode | 0o011)
     account = types.SimpleNamespace(pw_dir=str(home), pw_uid=nobody.pw_uid, pw_gid=nobody.pw_gid)
     with pytest.raises(PermissionError):
-        authorized_nodes.let_in(account, KEY, False)
+        authorized_keys.put(account, KEY, False)
     assert (os.geteuid(), os.getegid(), secret.read_text()) == (0, 0, "root:secret\n")
     (home / ".ssh" / "authorized_keys").unlink()
-    authorized_nodes.let_in(account, KEY, False)
+    authorized_keys.put(account, KEY, False)
     assert (home / ".ssh" / "authorized_keys").stat().st_uid == nobody.pw_uid

@@ -276,3 +276,49 @@ def test_a_user_may_force_a_server_to_be_a_client_and_it_leaves_all_the_same(cap
 def test_check_mode_restarts_nothing(capsys, fake_agent, restarts, server):
     assert run(capsys, fake_agent, check=True, server=server)["changed"]
     assert (restarts.count, restarts.stopped) == (0, False)
+
+
+def test_a_server_leaves_for_good_when_the_others_can_do_without(capsys, fake_agent, restarts, monkeypatch):
+    called = []
+    monkeypatch.setattr(consul_restart, "command", lambda verb, _module, *names: called.append((restarts.stopped, verb, *names)))
+    fake_agent.health = health("web-1", "web-2", "web-3")
+    assert run(capsys, fake_agent, leave=True, voters=["web-2", "web-3"])["changed"]
+    # It has left before systemd stops it.
+    assert called == [(True, "disable", "--now", "consul.service")]
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted", "told"),
+    [
+        (
+            health("web-1", "web-2", "web-3", sick=["web-2"], tolerance=0),
+            ["web-2", "web-3"],
+            "the others cannot do without its vote (unhealthy: web-2)",
+        ),
+        (health("web-1", "web-2", "web-3"), ["web-2", "web-3", "web-4"], "(no vote yet: web-4)"),
+        (health("web-1"), [], "it is the only voter: its data would be lost"),
+    ],
+)
+def test_a_server_does_not_leave_while_the_others_need_it(capsys, fake_agent, restarts, state, wanted, told):
+    fake_agent.health = state
+    result = run(capsys, fake_agent, leave=True, voters=wanted)
+    assert told in result["msg"]
+    assert "consul_restart_unhealthy" not in result["msg"]
+    assert (restarts.stopped, result["restarted"]) == (False, False)
+
+
+def test_without_a_leader_no_server_leaves(capsys, fake_agent, restarts):
+    fake_agent.leader = ""
+    assert "no leader to take its vote" in run(capsys, fake_agent, leave=True)["msg"]
+    assert not restarts.stopped
+
+
+def test_an_agent_that_has_left_and_is_off_is_left_alone(capsys, fake_agent, restarts, monkeypatch):
+    monkeypatch.setattr(unit, "show", lambda _run, _name: {"ActiveState": "inactive", "UnitFileState": "disabled"})
+    monkeypatch.setattr(agent, "find", lambda _uid, port: (port, {}))
+    assert not run(capsys, fake_agent, leave=True)["changed"]
+
+
+def test_check_mode_lets_no_agent_leave(capsys, fake_agent, restarts):
+    assert run(capsys, fake_agent, check=True, leave=True)["changed"]
+    assert not restarts.stopped

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.modules import mesh_state
 from fake_mesh import KEYS, record
 
@@ -155,7 +156,7 @@ def test_damaged_settings_are_set_aside_and_not_lost(run, tmp_path, content, mon
 def test_a_run_with_an_older_registry_does_not_take_in_again_who_left_meanwhile(run, tmp_path):
     before = {name: record(name) for name in KEYS}
     run(registry=before)
-    gone = {**before, "n3": record("n3", state="left", version=2)}
+    gone = records.depart(before, "n3", "left", "2026-02-02T00:00:00Z")
     assert run(registry=gone)["registry"] == gone
     told = run(registry=before)
     assert (told["changed"], told["registry"]) == (False, gone)

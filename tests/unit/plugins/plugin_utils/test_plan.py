@@ -3,167 +3,43 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.vdloo.mesh.plugins.module_utils import digest, look, manifest
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import public
-from ansible_collections.vdloo.mesh.plugins.module_utils.converger import membership
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger.membership import WATCHES
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import plan
 from fake_mesh import ADDRESS, KEYS
-
-NODES = ("n1", "n2", "n3")
-NOW = "2026-02-02T00:00:00Z"
-ASKED = {"packages": []}
-CONFIG = {"admin": {"bind": "127.0.0.1:11234"}, "interfaces": {"UDPInterface": [{"bind": "0.0.0.0:4321"}]}}
-HANDOVER = {"managed": True, "addresses": ["127.0.0.1"], "domains": ["consul"], "options": [], "probe_names": []}
-ENDPOINTS = {"n1": ["192.0.2.1:4321"], "n2": ["192.0.2.2:4321"], "n3": []}
-SSH_KEY = {name: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5" + letter * 48 for name, letter in zip(NODES, "BCD")}
-SECRET = {name: letter * 64 for name, letter in zip(NODES, "abc")}
-
-
-# Nobody outside of home dials in there, and n7 has nobody else.
-AT_HOME = {
-    **{
-        name: {"mesh_endpoints": [{"address": address, "zone": "home"} for address in ENDPOINTS[name]], "mesh_zones": ["home"]}
-        for name in ("n1", "n2")
-    },
-    "n7": {},
-}
-
-
-def asked(**changes) -> plan.Asked:
-    hosts = {name: {"mesh_endpoints": ENDPOINTS[name]} for name in NODES}
-    nothing = {
-        "policy": "elect",
-        "listed": [],
-        "settings": {},
-        "from_mesh": False,
-        "frozen": {},
-        "convergers": set(NODES),
-        "collection": "c" * 64,
-    }
-    return plan.Asked(**{"hosts": hosts, **nothing, **changes})
-
-
-def role_manifest(role: str, given: dict) -> dict:
-    server = given.get("consul_server", "")
-    path = f"/etc/{role}.conf"
-    return {
-        "directories": [],
-        "files": [
-            {"path": path, "content": f"{role} {server}", "mode": "0644", "owner": "root", "group": "root"},
-            {"path": f"/etc/{role}.secret", "secret": True, "mode": "0600"},
-        ],
-        "programs": [],
-        "services": [{"name": f"{role}.service", "restart": [path], "reload": []}],
-    }
-
-
-def render(_name: str, role: str, given: dict, _facts: dict) -> dict:
-    asked = manifest.wanted(role_manifest(role, given))
-    handover = {key: value for key, value in HANDOVER.items() if key != "domains"}
-    return {
-        "wanted": asked,
-        "packages": ASKED["packages"],
-        "config": CONFIG,
-        "domain": "consul",
-        "networks": [],
-        **handover,
-    }
-
-
-def observed(role: str, given: dict) -> dict:
-    """What the node would show of a role that is as it should be."""
-    found = manifest.wanted(role_manifest(role, {**given, "consul_gossip_key": "the real key"}))
-    for service in found["services"].values():
-        service.update(since=1.0, restart=[], reload=[])
-    return {"facts": {}, **found}
-
-
-def described(name: str, planned: dict) -> dict:
-    """The configuration of cjdns with exactly the planned links."""
-    dials = {
-        dial["address"]: {
-            "publicKey": dial["public_key"],
-            "password": public.derived(SECRET[dial["name"]], [KEYS[name]])[KEYS[name]],
-            "login": name,
-            "peerName": dial["name"],
-        }
-        for dial in planned["dials"]
-    }
-    users = [
-        {"password": public.derived(SECRET[name], [key])[key], "user": user} for user, key in zip(planned["accepts"], planned["diallers"])
-    ]
-    interface = {"bind": "0.0.0.0:4321", **({"connectTo": dials} if dials else {})}
-    config = {
-        "admin": {"bind": "127.0.0.1:11234", "password": "sha256:0"},
-        "authorizedPasswords": users,
-        "interfaces": {"UDPInterface": [interface]},
-        "ipv6": ADDRESS[name],
-        "publicKey": KEYS[name],
-    }
-    accepts = {user["user"]: user["password"] for user in users}
-    dialled = {endpoint: {"public_key": dial["publicKey"]} for endpoint, dial in dials.items()}
-    return {"config": config, "dials": dialled, "accepts": accepts, "problem": ""}
-
-
-def new_look(_name: str) -> dict:
-    found = copy.deepcopy(look.NOTHING)
-    found["system"].update(tun=True, ipv6=True, iproute=True, arch="x86_64", ssh_user="root", ssh_port=22)
-    return found
-
-
-def keyed_look(name: str) -> dict:
-    found = new_look(name)
-    found["system"].update(ssh_key=SSH_KEY[name])
-    found["mesh"].update(generation="one", seeds=list(NODES))
-    found["cjdns"].update(public_key=KEYS[name], address=ADDRESS[name], derived=public.derived(SECRET[name], list(KEYS.values())))
-    found["manifests"] = {"node": observed("node", {})}
-    return found
-
-
-def converged() -> dict[str, dict]:
-    """Looks at a mesh that is as it should be."""
-    looks = {name: keyed_look(name) for name in NODES}
-    made = plan.make(looks, asked(), render, NOW)
-    for name, found in looks.items():
-        planned = made["hosts"][name]
-        found["mesh"]["registry"] = made["registry"]
-        found["system"].update(authorized_user="root", authorized=dict(SSH_KEY))
-        found["cjdns"]["config"] = described(name, planned)
-        found["cjdns"]["established"] = [KEYS[other] for other in NODES if other != name]
-        found["consul"] = {
-            "bootstrapped": "mesh",
-            "leader": f"[{ADDRESS['n1']}]:8300",
-            "members": [{"name": other, "address": ADDRESS[other], "alive": True, "server": True} for other in NODES],
-            "raft": [{"name": other, "address": ADDRESS[other], "voter": True, "leader": other == "n1"} for other in NODES],
-            "servers": {other: {"healthy": True, "since": NOW} for other in NODES},
-            "tolerance": 1,
-            "settings": "",
-            "registry": {other: digest.of(record)[: look.DIGEST_CHARS] for other, record in made["registry"].items()},
-            "converged": dict.fromkeys(NODES, NOW),
-            "problem": "",
-        }
-        found["resolver"] = {
-            "settings": {**HANDOVER, "unit": "x"},
-            "handed_over": True,
-            "manager": "static",
-            "answers": True,
-            "problem": "",
-        }
-        found["manifests"].update({role: observed(role, planned["consul"] if role == "consul" else {}) for role in plan.ROLES[1:]})
-    return looks
-
-
-def lines(looks: dict[str, dict], **changes) -> list[str]:
-    return plan.make(looks, asked(**changes), render, NOW)["lines"]
-
-
-def grouped(made: dict, group: str) -> list[str]:
-    return [name for name, other in made["groups"] if other == group]
+from planned import (
+    ASKED,
+    AT_HOME,
+    ENDPOINTS,
+    NODES,
+    NOW,
+    SETTINGS,
+    SSH_KEY,
+    asked,
+    break_file,
+    change_probe,
+    converged,
+    grouped,
+    hand_back,
+    hang,
+    keyed_look,
+    lines,
+    lose_leader,
+    lose_record,
+    lose_tun,
+    new_look,
+    out_of,
+    remove_live_peer,
+    remove_peer_from_file,
+    render,
+    stand_alone,
+    stop_service,
+    with_settings,
+)
 
 
 def test_a_converged_mesh_has_an_empty_plan():
@@ -171,51 +47,6 @@ def test_a_converged_mesh_has_an_empty_plan():
     assert made["lines"] == []
     assert (made["groups"], made["new"]) == ([], [])
     assert made["servers"] == list(NODES)
-
-
-def break_file(looks):
-    looks["n2"]["manifests"]["h2o"]["files"]["/etc/h2o.conf"]["sha256"] = "0" * 64
-
-
-def stop_service(looks):
-    looks["n3"]["manifests"]["dnsmasq"]["services"]["dnsmasq.service"]["running"] = False
-
-
-def remove_live_peer(looks):
-    looks["n1"]["cjdns"]["pending"] = ["cjdns is yet to connect to n2"]
-
-
-def remove_peer_from_file(looks):
-    config = looks["n3"]["cjdns"]["config"]["config"]
-    config["interfaces"]["UDPInterface"][0]["connectTo"].pop("192.0.2.1:4321")
-
-
-def lose_leader(looks):
-    looks["n2"]["consul"].update(leader="", raft=[])
-
-
-def stand_alone(looks):
-    looks["n2"]["consul"]["members"] = [member for member in looks["n2"]["consul"]["members"] if member["name"] == "n2"]
-
-
-def hand_back(looks):
-    looks["n1"]["resolver"]["handed_over"] = False
-
-
-def change_probe(looks):
-    looks["n1"]["resolver"]["settings"]["probe_names"] = ["example.net"]
-
-
-def lose_tun(looks):
-    looks["n1"]["system"]["tun"] = False
-
-
-def lose_record(looks):
-    looks["n1"]["mesh"]["registry"] = {name: record for name, record in looks["n1"]["mesh"]["registry"].items() if name != "n2"}
-
-
-def hang(looks):
-    looks["n2"]["consul"] = {**look.NOTHING["consul"], "problem": "no answer within 6 s"}
 
 
 @pytest.mark.parametrize(
@@ -395,22 +226,6 @@ def test_how_to_log_in_is_what_the_node_told_or_what_was_known():
 
 # ---------------------------------------------------------------- settings, and who may log in
 
-SETTINGS = {
-    "version": 2,
-    "updated": NOW,
-    "by": "laptop",
-    "values": {"mesh": {"h2o_attempts": 2}, "hosts": {}, "consul_servers": None, "withheld": []},
-    "ancestors": [],
-}
-
-
-def with_settings(looks: dict, *names: str) -> dict:
-    for name in names:
-        looks[name]["mesh"]["settings"] = SETTINGS
-    for found in looks.values():
-        found["consul"]["settings"] = digest.of(SETTINGS)[: look.DIGEST_CHARS]
-    return looks
-
 
 def test_settings_are_told_to_the_nodes_that_keep_others_and_to_no_more():
     made = plan.make(with_settings(converged(), "n1", "n3"), asked(settings=SETTINGS), render, NOW)
@@ -499,21 +314,6 @@ def test_a_role_that_cannot_be_judged_is_left_alone():
 # ---------------------------------------------------------------- an inventory out of the mesh itself
 
 
-def out_of(registry: dict, **changes) -> dict:
-    """What the inventory plugin says of the nodes of a registry."""
-    return {
-        name: {
-            "mesh_endpoints": record["endpoints"],
-            "mesh_zones": record["zones"],
-            "mesh_site": record["site"],
-            "mesh_server_eligible": record["server_eligible"],
-            "mesh_state": record["state"],
-            **changes.get(name, {}),
-        }
-        for name, record in registry.items()
-    }
-
-
 def moved(looks: dict) -> dict:
     """n1 was given another endpoint and site, and n3 was off and did not hear of it; the registry of before."""
     before = looks["n3"]["mesh"]["registry"]
@@ -553,8 +353,10 @@ def test_a_node_that_left_is_not_taken_in_by_one_that_did_not_hear_of_it():
     assert made["registry"]["n3"]["state"] == "left"
     assert sorted(made["hosts"]) == ["n1", "n2"]
     assert made["warnings"][0].startswith("n3 answers, and the registry says left: it is left alone")
-    # An inventory of the operator's own takes it in again.
-    assert plan.make(looks, asked(), render, NOW)["registry"]["n3"]["state"] == "member"
+    # Neither does an inventory that still has it; only who says so takes it in again.
+    assert plan.make(looks, asked(), render, NOW)["registry"]["n3"]["state"] == "left"
+    back = plan.make(looks, asked(joining=frozenset({"n3"})), render, NOW)
+    assert (back["registry"]["n3"]["state"], back["registry"]["n3"]["version"]) == ("member", 10)
 
 
 def test_a_part_of_a_mesh_that_was_cut_in_two_is_repaired():
@@ -569,7 +371,7 @@ def test_a_part_of_a_mesh_that_was_cut_in_two_is_repaired():
 def test_those_that_converge_the_mesh_are_told_by_consul_who_joins_and_leaves():
     made = plan.make(converged(), asked(convergers={"n1", "n2"}), render, NOW)
     told = {name: made["hosts"][name]["consul"]["consul_watches"] for name in NODES}
-    assert told == {"n1": membership.WATCHES, "n2": membership.WATCHES, "n3": []}
+    assert told == {"n1": WATCHES, "n2": WATCHES, "n3": []}
 
 
 def test_a_node_that_is_no_converger_and_never_was_lacks_nothing():
@@ -594,171 +396,3 @@ def test_who_does_not_converge_the_mesh_is_let_in_nowhere():
     assert {name: made["hosts"][name]["logins"]["keys"] for name in NODES} == dict.fromkeys(NODES, {"n1": SSH_KEY["n1"]})
     looks["n2"]["system"]["ssh_key"] = ""
     assert not any("SSH key" in line for line in lines(looks, convergers={"n1"}))
-
-
-# ---------------------------------------------------------------- new settings come in batches
-
-NEWER = {**SETTINGS, "version": 3, "values": {**SETTINGS["values"], "mesh": {"h2o_attempts": 3}}}
-
-
-def changed_h2o(name: str, role: str, given: dict, facts: dict) -> dict:
-    """The newer settings give h2o another file."""
-    if role != "h2o":
-        return render(name, role, given, facts)
-    other = role_manifest(role, given)
-    other["files"][0]["content"] = "newer"
-    return {"wanted": manifest.wanted(other)}
-
-
-def rolled_out(looks: dict, **changes) -> dict:
-    return plan.make(looks, asked(**{"settings": NEWER, "by": "laptop", **changes}), changed_h2o, NOW)
-
-
-def made_batches(looks: dict, **changes) -> list[list[str]]:
-    return rolled_out(looks, **changes)["batches"]
-
-
-def with_marks(looks: dict, *names: str, **changes) -> dict:
-    for name in names:
-        mark = {"by": "tower", "values": digest.of(NEWER["values"]), "stopped": "", "age": 10.0}
-        looks[name]["mesh"]["rollout"] = {**mark, **changes}
-    return looks
-
-
-def test_new_settings_come_to_one_node_first_and_to_the_leader_late():
-    made = rolled_out(with_settings(converged(), *NODES))
-    assert made["rollout"]
-    assert made["batches"] == [["n2"], ["n3"], ["n1"]]
-    assert (made["lines"][0], made["trying"]) == ("canary: n2 first, then n3, then n1", list(NODES))
-    assert [[name for name, group in made["groups"] if group == f"plan_{kind}_1"] for kind in ("batch", "witness")] == [["n2"], ["n3"]]
-    assert (made["concerned"], made["settings_digest"]) == (list(NODES), digest.of(NEWER["values"]))
-
-
-def test_a_repair_has_no_batches_however_many_nodes_it_is_for():
-    looks = with_settings(converged(), *NODES)
-    for name in NODES:
-        looks[name]["manifests"]["h2o"]["files"]["/etc/h2o.conf"]["sha256"] = "0" * 64
-    made = plan.make(looks, asked(settings=SETTINGS, by="laptop"), render, NOW)
-    assert (made["rollout"], made["batches"]) == (False, [list(NODES)])
-    assert not any(line.startswith("canary") for line in made["lines"])
-
-
-def test_settings_that_some_node_keeps_are_proven_and_come_to_the_others_at_once():
-    looks = with_settings(converged(), *NODES)
-    looks["n3"]["mesh"]["settings"] = NEWER
-    made = rolled_out(looks)
-    assert (made["rollout"], made["batches"]) == (False, [list(NODES)])
-
-
-def test_a_mesh_that_keeps_no_settings_yet_is_set_up_at_once():
-    made = rolled_out({name: keyed_look(name) for name in NODES})
-    assert (made["rollout"], made["batches"]) == (False, [list(NODES)])
-
-
-def test_a_node_that_is_new_comes_with_the_last():
-    looks = with_settings(converged(), "n1", "n2")
-    found = keyed_look("n3")
-    found["mesh"]["registry"] = looks["n1"]["mesh"]["registry"]
-    looks["n3"] = found
-    assert made_batches(looks) == [["n2"], ["n1", "n3"]]
-
-
-def test_a_node_that_is_not_well_is_no_canary():
-    looks = with_settings(converged(), *NODES)
-    lose_leader(looks)
-    assert made_batches(looks)[0] == ["n3"]
-
-
-def test_the_node_that_a_run_starts_from_is_no_canary():
-    hosts = {**asked().hosts, "n2": {"mesh_endpoints": ENDPOINTS["n2"], "ansible_connection": "local"}}
-    assert made_batches(with_settings(converged(), *NODES), hosts=hosts)[0] == ["n3"]
-
-
-def test_a_node_whose_links_change_comes_after_those_of_which_none_does():
-    looks = with_settings(converged(), *NODES)
-    looks["n2"]["cjdns"]["config"]["accepts"]["n9"] = "sha256:9"
-    assert made_batches(looks)[0] == ["n3"]
-
-
-def test_the_mesh_may_do_without_a_canary():
-    made = rolled_out(with_settings(converged(), *NODES), canary=False)
-    assert (made["rollout"], made["batches"]) == (False, [list(NODES)])
-
-
-def test_what_concerns_one_host_is_no_matter_of_the_others():
-    looks = with_settings(converged(), *NODES)
-    own = {**SETTINGS, "version": 3, "values": {**SETTINGS["values"], "hosts": {"n2": {"h2o_attempts": 4}}}}
-    assert plan.make(looks, asked(settings=own), render, NOW)["concerned"] == ["n2"]
-
-
-def test_settings_concern_also_the_hosts_that_a_limited_run_leaves_out():
-    looks = with_settings(converged(), *NODES)
-    made = rolled_out({"n2": looks["n2"]}, outside=frozenset({"n1", "n3"}))
-    assert (made["batches"], made["concerned"]) == ([["n2"]], list(NODES))
-
-
-def test_another_build_of_the_collection_concerns_all():
-    looks = with_settings(converged(), *NODES)
-    built = {**SETTINGS, "version": 3, "values": {**SETTINGS["values"], "collection": "d" * 64}}
-    made = plan.make(looks, asked(settings=built), render, NOW)
-    assert (made["rollout"], made["concerned"], made["batches"]) == (True, list(NODES), [])
-
-
-def test_a_repair_leaves_a_node_alone_on_which_somebody_tries_settings():
-    looks = with_marks(with_settings(converged(), *NODES), "n2", "n3")
-    break_file(looks)
-    looks["n3"]["mesh"]["rollout"]["age"] = 901.0
-    stop_service(looks)
-    made = plan.make(looks, asked(settings=SETTINGS, by="n1"), render, NOW)
-    assert (made["batches"], made["lines"]) == ([["n3"]], ["n3: dnsmasq: dnsmasq.service does not run"])
-    assert made["warnings"] == ["n2 is left alone: tower is trying other settings there, since 10 s"]
-    assert made["hosts"]["n2"]["frozen"] == list(plan.ROLES)
-
-
-def test_of_two_who_bring_settings_at_once_the_second_is_told_to_wait():
-    looks = with_marks(with_settings(converged(), *NODES), "n2", values="other")
-    with pytest.raises(plan.PlanError, match=r"tower is trying other settings right now, since 10 s on n2.*Nothing was changed"):
-        rolled_out(looks)
-    # The same machine may try again what it broke off.
-    assert rolled_out(with_marks(looks, "n2", by="laptop", values="other"))["batches"]
-
-
-def test_settings_that_were_stopped_are_not_tried_again_and_again_by_a_run_that_nobody_started():
-    looks = with_marks(with_settings(converged(), *NODES), "n2", stopped="n2 is not well")
-    hosts = out_of(looks["n1"]["mesh"]["registry"])
-    with pytest.raises(plan.PlanError, match=r"inventory of laptop were stopped on n2 \(n2 is not well\)"):
-        rolled_out(looks, hosts=hosts, from_mesh=True)
-    later = with_marks(looks, "n2", stopped="n2 is not well", age=3601.0)
-    assert rolled_out(later, hosts=hosts, from_mesh=True)["batches"]
-    # Whoever has an inventory of his own may, and another node tells whether it was the node or the settings.
-    assert made_batches(looks)[0] == ["n3"]
-
-
-def test_a_node_that_is_not_well_with_settings_that_were_stopped_is_the_first_to_show_that_it_is_now():
-    looks = with_marks(with_settings(converged(), *NODES), "n1", stopped="n1 is not well")
-    looks["n1"]["manifests"]["h2o"] = {"facts": {}, **changed_h2o("n1", "h2o", {}, {})["wanted"]}
-    for entry in looks["n1"]["manifests"]["h2o"]["services"].values():
-        entry.update(since=1.0, restart=[], reload=[])
-    looks["n1"]["resolver"]["answers"] = False
-    assert made_batches(looks) == [["n1"], ["n2"], ["n3"]]
-
-
-def test_a_node_that_joins_with_variables_of_its_own_is_no_rollout():
-    looks = with_settings(converged(), "n1", "n2")
-    remove_peer_from_file(looks)
-    own = {**SETTINGS, "version": 3, "values": {**SETTINGS["values"], "hosts": {"n3": {"dnsmasq_probe_names": ["a"]}}}}
-    made = plan.make(looks, asked(settings=own), render, NOW)
-    assert (made["concerned"], made["rollout"], made["batches"]) == (["n3"], False, [["n3"]])
-
-
-def test_who_only_has_to_be_repaired_waits_for_no_verdict_of_its_own():
-    looks = with_settings(converged(), *NODES)
-    stop_service(looks)
-    own = {**SETTINGS, "version": 3, "values": {**SETTINGS["values"], "hosts": {"n1": {"h2o_attempts": 4}}}}
-    break_one = {**role_manifest("h2o", {}), "services": []}
-
-    def only_n1(name: str, role: str, given: dict, facts: dict) -> dict:
-        return {"wanted": manifest.wanted(break_one)} if (name, role) == ("n1", "h2o") else render(name, role, given, facts)
-
-    made = plan.make(looks, asked(settings=own), only_n1, NOW)
-    assert (made["rollout"], made["concerned"], made["batches"]) == (True, ["n1"], [["n1"], ["n3"]])

@@ -231,7 +231,7 @@ def test_consul_finds_the_watches_valid_and_takes_them_up_with_a_reload(agents, 
     assert done.returncode == 0, done.stdout + done.stderr
     pid = made.process.pid
     made.client.put("/v1/agent/reload")
-    wait_for(lambda: (tmp_path / "changed").exists())
+    wait_for((tmp_path / "changed").exists)
     assert made.process.poll() is None and made.process.pid == pid
 
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from ansible_collections.vdloo.mesh.plugins.module_utils.converger import config, hook_runner, hooks, membership
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 LEFT = membership.Event("node_left", "n2")
@@ -280,7 +280,6 @@ json_values = st.recursive(
 likely = st.fixed_dictionaries({}, optional={"timeout_s": json_values, "each_node": json_values})
 
 
-@settings(deadline=None)
 @given(text=st.binary() | (json_values | likely).map(lambda value: json.dumps(value).encode()))
 def test_any_settings_are_read_or_refused(tmp_path_factory, text):
     place = tmp_path_factory.getbasetemp() / "any-hooks" / "node_left"
