@@ -52,13 +52,17 @@ class Writer(Resolver):
     def _write_in_place(path, data):
         """Write so that at any moment, also after a kill, the file names the old servers, the new ones, or both.
 
-        The text is padded with empty lines to the old length and written at once; only then is the rest cut off.
+        Both texts are padded with empty lines to the same length, as who reads between the change of a text and that of its length would find neither.
+        The new one is written at once; only then is the rest cut off.
         """
         handle = os.open(path, os.O_WRONLY)
         try:
-            padded = data + b"\n" * max(0, os.fstat(handle).st_size - len(data))
-            if os.pwrite(handle, padded, 0) != len(padded):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            size = os.fstat(handle).st_size
+            padding = b"\n" * abs(size - len(data))
+            steps = [(padding, size), (data, 0)] if size < len(data) else [(data + padding, 0)]
+            for text, offset in steps:
+                if os.pwrite(handle, text, offset) != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
             os.ftruncate(handle, len(data))
             os.fsync(handle)
         finally:
