@@ -152,6 +152,8 @@ def test_a_canary_that_vanishes_stops_the_rollout(mesh):
 
 def test_a_right_setting_comes_to_all_and_is_kept(mesh):
     setting = json.dumps({"h2o_config": {"max-connections": 1003}})
+    # What an earlier test has left.
+    mesh.node(CANARY).run("rm -f %s", MARK)
     plan = mesh.site("--check", "--extra-vars", setting)
     assert (plan.code, mesh.node(CANARY).run("ls %s", MARK).stdout) == (0, ""), plan.output
     run = mesh.site("--extra-vars", setting)
