@@ -25,10 +25,11 @@ options:
   state:
     description:
       - With V(present) the manifest is applied.
+      - With V(absent) the files of the manifest are removed, and the record. All else stays, and the checks judge what is left.
       - With V(rolled_back) the files, and the record, are put back to what the services last ran with. Files that were not there before are removed.
       - With V(observed) nothing is changed, and the services are judged by what is recorded.
     type: str
-    choices: [present, rolled_back, observed]
+    choices: [present, absent, rolled_back, observed]
     default: present
   manifest:
     description:
@@ -42,7 +43,7 @@ options:
       - C(programs) have C(path) and C(source), any text that tells which program is wanted. The program must be there. It is run with
         C(--version) when it is a new one, and what it says is recorded.
       - C(services) have C(name), a full unit name, and the paths whose change needs a C(restart) or a C(reload).
-      - Required with O(state=present).
+      - Required with O(state=present) and O(state=absent).
     type: dict
   secrets:
     description: Contents of the C(secret) files of the manifest, by path. They are shown nowhere.
@@ -115,12 +116,12 @@ validated:
   description: The files and directories that a daemon has found valid. What does not change is not validated.
   type: list
   elements: str
-  returned: when O(state=present)
+  returned: when O(state=present) or O(state=absent)
   sample: [/etc/h2o/mesh.conf]
 can_roll_back:
   description: Whether something changed that no service has proven yet, in this run or in one that was killed.
   type: bool
-  returned: when O(state=present)
+  returned: when O(state=present) or O(state=absent)
 services:
   description: The services by name, as they are after the change; in check mode, as they would be.
   type: dict
@@ -145,6 +146,7 @@ services:
       elements: str
 """
 
+import functools
 import json
 import os
 import shutil
@@ -183,6 +185,12 @@ def without_signatures(record: dict) -> dict:
     return {**record, "programs": programs}
 
 
+def without(plain: dict) -> dict:
+    """The manifest of a role whose files are to go."""
+    gone = {path: {**entry, "content": None, "validate": []} for path, entry in plain["files"].items()}
+    return {"files": gone, "checks": plain["checks"], "directories": {}, "programs": {}, "services": {}}
+
+
 def recorded_change(path: str, plain: dict, role: str, facts: dict) -> tuple[list[Change], bytes]:
     """Tell whether the record has to change, and what it will be. A program's new time stamps alone are no change."""
     old = file_set.find_file(path)
@@ -219,7 +227,11 @@ def apply(module: AnsibleModule, places: Places, plain: dict) -> dict:
     if absent and not module.check_mode:
         raise manifest_reader.ManifestError(f"the program {', '.join(absent)} of the manifest is not on the node: install it first")
     validated = validate(module, places, plain, changes)
-    record_change, record = recorded_change(places.record, plain, role, module.params["facts"])
+    if module.params["state"] == "absent":
+        old, record = file_set.find_file(places.record), b""
+        record_change = [Change(places.record, old, Version())] if old != Version() else []
+    else:
+        record_change, record = recorded_change(places.record, plain, role, module.params["facts"])
 
     older = file_set.load(places.previous)
     unproven = older if unread(services, {change.path for change in older}) else []
@@ -238,7 +250,7 @@ def apply(module: AnsibleModule, places: Places, plain: dict) -> dict:
             raise
         services = systemd.services(plain["services"])
     else:
-        if file_set.find_file(places.record).content != record:
+        if record and file_set.find_file(places.record).content != record:
             files.write(places.record, record, 0o600)
         if older and not unproven and all(service["running"] for service in services.values()):
             # Proven: what was before, with its secrets, is of no more use.
@@ -294,22 +306,26 @@ def run(module: AnsibleModule) -> dict:
     places = Places(module.params["state_dir"], role)
     if state == "observed":
         return {"changed": False, "changed_paths": [], "services": judge_recorded(role, places)}
-    plain = manifest_reader.read(module.params["manifest"], module.params["secrets"]) if state == "present" else {}
+    if state == "rolled_back":
+        work = functools.partial(roll_back, module, places)
+    else:
+        plain = manifest_reader.read(module.params["manifest"], module.params["secrets"])
+        work = functools.partial(apply, module, places, plain if state == "present" else without(plain))
     if module.check_mode:
-        return apply(module, places, plain) if state == "present" else roll_back(module, places)
+        return work()
     places.make()
     with files.locked(places.lock, module.params["wait"]):
         for leftover in os.listdir(places.staged):
             # Whoever made it was killed, as we have the lock.
             shutil.rmtree(os.path.join(places.staged, leftover))
-        return apply(module, places, plain) if state == "present" else roll_back(module, places)
+        return work()
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "role": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "rolled_back", "observed"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "rolled_back", "observed"], "default": "present"},
             "manifest": {"type": "dict"},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "facts": {"type": "dict", "default": {}},
@@ -317,7 +333,7 @@ def main() -> None:
             "wait": {"type": "int", "default": 60},
             "state_dir": {"type": "path", "default": "/var/lib/vdloo-mesh"},
         },
-        required_if=[("state", "present", ["manifest"])],
+        required_if=[("state", "present", ["manifest"]), ("state", "absent", ["manifest"])],
         supports_check_mode=True,
     )
     # It would return all options, and the manifest is large.
