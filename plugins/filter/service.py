@@ -10,6 +10,7 @@ import urllib.parse
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.vdloo.mesh.plugins.module_utils import digest
+from ansible_collections.vdloo.mesh.plugins.module_utils.consul.services import MARK
 from ansible_collections.vdloo.mesh.plugins.module_utils.routes import LABEL, as_port, ip_literal
 
 # DNS does not mind capitals, but two names that differ in them alone are one name there.
@@ -30,8 +31,6 @@ GRPC_RE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 VERSION_RE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}\Z")
 META_KEY_RE = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 MOST_META, META_CHARS = 60, 512
-# The agent tells it back: it shows which definition the agent has read.
-MARK = "vdloo-mesh"
 OWN_META = ("site", "version", MARK)
 
 

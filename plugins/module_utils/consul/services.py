@@ -11,7 +11,7 @@ import typing
 
 from .client import Client, ClientError
 
-# The key of a service's meta data with the mark.
+# The key in the meta data of a service under which the agent tells the mark back.
 MARK = "vdloo-mesh"
 
 
