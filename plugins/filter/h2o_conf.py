@@ -8,37 +8,47 @@ import json
 import re
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.vdloo.mesh.plugins.module_utils.routes import NAME_RE, PATH_RE, as_port, ip_literal, one_route_errors, place_of
+from ansible_collections.vdloo.mesh.plugins.module_utils.routes import (
+    NAME_RE,
+    PATH_RE,
+    as_port,
+    beside,
+    ip_literal,
+    one_route_errors,
+    place_of,
+    tag_of,
+)
 
 CHECKSUM_RE = re.compile(r"sha256:[0-9a-f]{64}\Z", re.IGNORECASE)
 
 
-def upstream_of(route: dict, consul_domain: str) -> str:
-    """Name the upstream of a valid route as HOST:PORT."""
+def upstream_of(route: dict, consul_domain: str, tag: str = "") -> str:
+    """Name the upstream of a valid route as HOST:PORT; with a tag, only those instances that have it."""
     if route.get("service"):
         name = f"{route['service']}.service.{consul_domain}".lower()
+        name = f"{tag.lower()}.{name}" if tag else name
     else:
         name = ip_literal(str(route["upstream"])) or str(route["upstream"]).lower()
     return f"{name}:{as_port(route['port'])}"
 
 
-def route_errors(routes: object) -> list[str]:
+def route_errors(routes: object, variable: str = "h2o_routes") -> list[str]:
     """Say all that is wrong with the routes, each message starting with the route that it is about."""
     if not isinstance(routes, (list, tuple)):
-        return ["h2o_routes is not a list: give a list of routes"]
+        return [f"{variable} is not a list: give a list of routes"]
     errors = []
     seen: dict[tuple[str, str], int] = {}
     for index, route in enumerate(routes):
         if not isinstance(route, dict):
             errors.append(
-                f"h2o_routes[{index}]: {route!r} is not a dictionary: give service and port, for example {{service: web, port: 8080}}"
+                f"{variable}[{index}]: {route!r} is not a dictionary: give service and port, for example {{service: web, port: 8080}}"
             )
             continue
         place = place_of(route)
-        where = f"h2o_routes[{index}] (host {place[0] or 'any'}, path {route.get('path', '/')})"
+        where = f"{variable}[{index}] (host {place[0] or 'any'}, path {route.get('path', '/')})"
         errors.extend(f"{where}: {error}" for error in one_route_errors(route))
         if place in seen:
-            errors.append(f"{where}: h2o_routes[{seen[place]}] has the same host and path already: remove one of the two")
+            errors.append(f"{where}: {variable}[{seen[place]}] has the same host and path already: remove one of the two")
         seen.setdefault(place, index)
     return errors
 
@@ -86,6 +96,18 @@ def ruby_string(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def handler_of(route: dict, consul_domain: str, site: str, attempts: int, timeout: int) -> str:
+    """Write the mruby handler that asks for a route; empty for one that h2o's own proxy serves."""
+    near = [tag_of("site", site)] if route.get("near") and tag_of("site", site) else []
+    canary = route.get("canary") or {}
+    if not route.get("retry", True) or (attempts < 2 and not near and not canary):
+        return ""
+    upstreams = [upstream_of(route, consul_domain, tag) for tag in (*near, route.get("tag", ""))]
+    asked = ", ".join(map(ruby_string, upstreams))
+    first = f", {ruby_string(upstream_of(route, consul_domain, canary['tag']))}, {int(canary['percent'])}" if canary else ""
+    return f"MeshRetry.new({asked if len(upstreams) == 1 else f'[{asked}]'}, {int(attempts)}, {int(timeout)}{first})"
+
+
 def hosts(
     routes: list[dict],
     consul_domain: str = "consul",
@@ -94,10 +116,11 @@ def hosts(
     node: str = "",
     attempts: int = 1,
     timeout: int = 5,
+    site: str = "",
 ) -> dict:
     """Build the `hosts` section of h2o's configuration out of the routes.
 
-    `handlers` is the path of the mruby handlers; empty when h2o has no mruby, and then nothing is retried.
+    `handlers` is the path of the mruby handlers; empty when h2o has no mruby, and then nothing is retried, near or a canary.
     """
     errors = route_errors(routes)
     if errors:
@@ -106,10 +129,10 @@ def hosts(
     names: dict[str, dict] = {"default": {}}
     for route in routes:
         host, path = place_of(route)
-        upstream = upstream_of(route, consul_domain)
-        commands = {"proxy.reverse.url": f"http://{upstream}/"}
-        if handlers and attempts > 1 and route.get("retry", True):
-            commands["mruby.handler"] = load + f"MeshRetry.new({ruby_string(upstream)}, {int(attempts)}, {int(timeout)})"
+        commands = {"proxy.reverse.url": f"http://{upstream_of(route, consul_domain, route.get('tag', ''))}/"}
+        handler = handler_of(route, consul_domain, str(site), attempts, timeout)
+        if handlers and handler:
+            commands["mruby.handler"] = load + handler
         names.setdefault(host or "default", {})[path] = commands
     for paths in names.values():
         if handlers:
@@ -195,5 +218,6 @@ class FilterModule:
             "h2o_hosts": hosts,
             "h2o_listeners": listeners,
             "h2o_route_errors": route_errors,
+            "h2o_routes_beside": beside,
             "h2o_setting_errors": setting_errors,
         }

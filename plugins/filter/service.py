@@ -11,7 +11,15 @@ import urllib.parse
 from ansible.errors import AnsibleFilterError
 from ansible_collections.vdloo.mesh.plugins.module_utils import digest
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul.services import MARK
-from ansible_collections.vdloo.mesh.plugins.module_utils.routes import LABEL, as_port, ip_literal
+from ansible_collections.vdloo.mesh.plugins.module_utils.routes import (
+    LABEL,
+    OWN_KEYS,
+    as_port,
+    canonical,
+    ip_literal,
+    one_route_errors,
+    tag_of,
+)
 
 # DNS does not mind capitals, but two names that differ in them alone are one name there.
 NAME_RE = re.compile(rf"{LABEL}\Z")
@@ -31,6 +39,7 @@ GRPC_RE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 VERSION_RE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}\Z")
 META_KEY_RE = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 MOST_META, META_CHARS = 60, 512
+MOST_PATH = 200
 OWN_META = ("site", "version", MARK)
 
 
@@ -39,12 +48,6 @@ def seconds(value: object) -> float | None:
     if not isinstance(value, str) or not DURATION_RE.match(value):
         return None
     return sum(float(number) * SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)(ms|s|m|h)", value))
-
-
-def tag_of(kind: str, text: str) -> str:
-    """Make a tag of a text that may be no DNS label: site-home, v-2-1. Empty when nothing of the text can stand in one."""
-    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    return f"{kind}-{words}"[:63].rstrip("-") if words else ""
 
 
 def _name_errors(name: object) -> list[str]:
@@ -171,10 +174,30 @@ def _meta_errors(settings: dict) -> list[str]:
     return errors
 
 
+def _route_errors(settings: dict) -> list[str]:
+    route = settings["route"]
+    if not isinstance(route, dict):
+        return [f"service_route {route!r} is not a dictionary: write for example {{host: shop.example.org, path: /}}"]
+    unknown = sorted(str(key) for key in route if key not in OWN_KEYS)
+    if unknown:
+        return [f"service_route: unknown key {', '.join(unknown)}: the route of a service knows {', '.join(OWN_KEYS)}"]
+    errors = [f"service_route: {error}" for error in one_route_errors({**route, "service": "x", "port": 1})] if route else []
+    if len(str(route.get("path", "/"))) > MOST_PATH:
+        errors.append(f"service_route: the path has more than {MOST_PATH} characters: every node has to keep it, so give a shorter one")
+    return errors
+
+
+def route_of(settings: dict) -> dict:
+    """The route of a service that is published, as the mesh is to know it; empty when it has none."""
+    if settings["state"] == "absent" or not settings["route"] or errors_of(settings):
+        return {}
+    return canonical({**settings["route"], "service": settings["name"], "port": settings["port"]})
+
+
 def errors_of(settings: dict) -> list[str]:
     """Say all that is wrong with a service that is to be published; each message names the variable and says what to do.
 
-    `settings` are name, state, port, address, tags, check, version, site and meta. Of one that is to be absent only the name counts.
+    `settings` are name, state, port, address, tags, check, version, site, meta and route. Of one that is to be absent only the name counts.
     """
     errors = _name_errors(settings["name"])
     if settings["state"] == "absent":
@@ -187,6 +210,7 @@ def errors_of(settings: dict) -> list[str]:
         *_tag_errors(settings["tags"]),
         *_check_errors(settings["check"]),
         *_meta_errors(settings),
+        *_route_errors(settings),
     ]
 
 
@@ -232,4 +256,4 @@ class FilterModule:
     """The filters of the service role."""
 
     def filters(self):
-        return {"service_definition": definition, "service_errors": errors_of}
+        return {"service_definition": definition, "service_errors": errors_of, "service_route": route_of}

@@ -30,7 +30,7 @@ import re
 import typing
 from collections.abc import Callable
 
-from ansible_collections.vdloo.mesh.plugins.module_utils import authorized_keys, digest
+from ansible_collections.vdloo.mesh.plugins.module_utils import authorized_keys, digest, routes
 from ansible_collections.vdloo.mesh.plugins.module_utils.cjdns import keys
 
 PUBLIC_ZONE = "public"
@@ -182,7 +182,7 @@ def inventory_problems(hosts: dict[str, dict]) -> list[str]:
 def record_problem(name: object, record: object) -> str:
     """Say what is wrong with a record that came from elsewhere; empty when nothing is. Never raises, whatever it is given.
 
-    A record without `arch` or `ssh` is one of an older version; fields that are not known are one of a newer.
+    A record without `arch` or `ssh` is one of an older version, and one without `routes` has none to tell of; fields that are not known are one of a newer.
     """
     if not isinstance(name, str) or not DNS_LABEL.fullmatch(name) or name in RESERVED_NAMES:
         return "its name is not a DNS label that a node may have"
@@ -273,7 +273,7 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
     "version": _whole(1, 2**53),
     "updated": _like(UPDATED),
 }
-_LATER_FIELDS: dict[str, Callable[[object], bool]] = {"arch": _like(ARCH), "ssh": _is_ssh}
+_LATER_FIELDS: dict[str, Callable[[object], bool]] = {"arch": _like(ARCH), "ssh": _is_ssh, "routes": routes.are_told}
 
 
 def identity_problems(registry: dict[str, dict]) -> list[str]:

@@ -42,6 +42,7 @@ HANDED_OVER = {
     "consul_voters",
     "consul_watches",
     "converger_collection_sha256",
+    "h2o_mesh_routes",
     "node_mesh_hosts",
     "node_seeds",
 }

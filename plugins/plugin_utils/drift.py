@@ -32,7 +32,7 @@ def of_roles(
         "cjdns": of_cjdns(name, look, wanted, looks, render),
         "consul": of_consul(name, look, wanted, looks, render),
         "dnsmasq": of_dnsmasq(name, look, render),
-        "h2o": of_manifest(name, "h2o", look, {}, render),
+        "h2o": of_manifest(name, "h2o", look, wanted["h2o"], render),
         "converger": of_converger(name, look, converges, collection, render),
     }
 

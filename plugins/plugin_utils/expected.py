@@ -24,6 +24,7 @@ EXTRAS = {
         "domain": "dnsmasq_consul_domain",
         "networks": "dnsmasq_reverse_networks",
     },
+    "h2o": {"routes": "h2o_routes"},
 }
 
 

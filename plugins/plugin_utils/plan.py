@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 
-from ansible_collections.vdloo.mesh.plugins.module_utils import digest, peering, quorum
+from ansible_collections.vdloo.mesh.plugins.module_utils import digest, peering, quorum, routes
 from ansible_collections.vdloo.mesh.plugins.module_utils import look as looking
 from ansible_collections.vdloo.mesh.plugins.module_utils import registry as records
 from ansible_collections.vdloo.mesh.plugins.module_utils import settings as settings_records
@@ -66,7 +66,8 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
         raise PlanError(_two_meshes(looks))
     new = sorted(name for name, look in looks.items() if not look["mesh"].get("generation") or not look["cjdns"].get("public_key"))
     keyless = {*new, *(name for name, look in looks.items() if name in asked.convergers and not look["system"].get("ssh_key"))}
-    registry = _updated(known, sound, looks, asked, now)
+    registry, more = _updated(known, sound, looks, asked, now)
+    warnings += more
     for name in sorted(asked.leaving.names):
         registry = records.depart(registry, name, asked.leaving.state, now)
     problems = records.identity_problems(registry)
@@ -98,17 +99,22 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
     if not waiting:
         members = {name: record for name, record in registry.items() if record["state"] == "member"}
         links = peering.links(list(members.values()))
+        mesh_routes, more = routes.united(members)
+        plan["warnings"] += more
+        overridden = []
         keys = {name: record["ssh"]["key"] for name, record in members.items() if record.get("ssh", {}).get("key")}
         for name, look in looks.items():
             wanted = plan["hosts"][name] = _wanted(name, registry, plan, links, looks)
             # Who does not converge the mesh need not hear of who joins and leaves.
             wanted["consul"]["consul_watches"] = WATCHES if name in asked.convergers else []
+            wanted["h2o"] = {"h2o_mesh_routes": mesh_routes}
             if name in asked.leaving.names:
                 drift[name] = {"node": [], "registry": drifts.of_registry(look, registry)}
                 continue
             if name in new:
                 drift[name].update({role: [drifts.NOT_SET_UP] for role in ROLES[1:] if role != "converger" or name in asked.convergers})
                 continue
+            overridden.append((name, _overridden(name, look, wanted["h2o"], render)))
             user = registry[name]["ssh"]["user"]
             logins = drifts.of_logins(look, user, keys)
             if logins:
@@ -118,6 +124,11 @@ def make(looks: dict[str, dict], asked: Asked, render: drifts.Render, now: str, 
                 registry=drifts.of_registry(look, registry) + logins,
                 settings=drifts.of_settings(look, asked.settings),
             )
+        plan["warnings"] += [
+            f"the route {place} is not that of the service {service} on {', '.join(name for name, found in overridden if (place, service) in found)}: "
+            "h2o_routes has another for this host and path, which counts more"
+            for place, service in sorted({place for _name, found in overridden for place in found})
+        ]
     plan["warnings"] += [
         f"{name} does not converge the mesh by itself: {problem}"
         for name, problem in ((name, drifts.converger_problem(looks[name])) for name in sorted(asked.convergers & set(looks)))
@@ -275,9 +286,11 @@ def _without_departed(looks: dict[str, dict], known: dict[str, dict], asked: Ask
     ]
 
 
-def _updated(known: dict[str, dict], sound: list[dict[str, dict]], looks: dict[str, dict], asked: Asked, now: str) -> dict[str, dict]:
-    """The registry with what the inventory and the nodes of this run say of themselves."""
-    registry = known
+def _updated(
+    known: dict[str, dict], sound: list[dict[str, dict]], looks: dict[str, dict], asked: Asked, now: str
+) -> tuple[dict[str, dict], list[str]]:
+    """The registry with what the inventory and the nodes of this run say of themselves, and what of that was left out."""
+    registry, warnings = known, []
     for name, look in sorted(looks.items()):
         if not look["cjdns"].get("public_key") or name in asked.leaving.names:
             continue
@@ -297,8 +310,30 @@ def _updated(known: dict[str, dict], sound: list[dict[str, dict]], looks: dict[s
         if name not in asked.convergers:
             # Who never logs in anywhere is not let in anywhere.
             told["ssh"].pop("key", None)
-        registry = records.update(registry, told, now)
-    return registry
+        answers, more = _routes_of(look, known.get(name, {}))
+        warnings += [f"{name}: {text}" for text in more]
+        registry = records.update(registry, {**told, **({"routes": answers} if answers else {})}, now)
+    return registry, warnings
+
+
+def _routes_of(look: dict, known: dict) -> tuple[list[dict], list[str]]:
+    """The routes of the services that a node publishes; those of its record where the look did not get to its manifests."""
+    if "consul" not in look["manifests"]:
+        return known.get("routes", []), []
+    return routes.told([observed.get("facts") for observed in look["manifests"].values()])
+
+
+def _overridden(name: str, look: dict, given: dict, render: drifts.Render) -> list[tuple[str, str]]:
+    """The routes of services that the operator gives to something else on a node: pairs of place and service."""
+    if not given["h2o_mesh_routes"] or "h2o" not in look["manifests"]:
+        return []
+    own = render(name, "h2o", given, look["manifests"]["h2o"].get("facts") or {})["routes"]
+    counting = {routes.place_of(route): (route.get("service"), route.get("port")) for route in own if isinstance(route, dict)}
+    return [
+        (routes.shown(route), route["service"])
+        for route in given["h2o_mesh_routes"]
+        if counting.get(routes.place_of(route), (route["service"], route["port"])) != (route["service"], route["port"])
+    ]
 
 
 def _described(name: str, asked: Asked, known: dict[str, dict], sound: list[dict[str, dict]]) -> dict[str, typing.Any]:

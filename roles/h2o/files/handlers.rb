@@ -3,6 +3,8 @@
 # Asks an upstream again when an instance does not answer. h2o resolves the name for every try and takes
 # any of its addresses, so the next try usually meets a live instance.
 #
+# Of several upstreams the first that answers is taken: all but the last are only some of the instances, such as those nearby.
+#
 # Only GET and HEAD without a body are asked from here. All else goes to h2o's own proxy, once.
 class MeshRetry
   # What h2o answers by itself when it got no response. "Name or service not known" is missing on purpose:
@@ -23,17 +25,33 @@ class MeshRetry
   DROPPED = %w(connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings
                content-length expect host via x-forwarded-for x-forwarded-proto x-forwarded-host)
 
-  def initialize(upstream, attempts, timeout)
-    @upstream = upstream
+  # Of `percent` of the requests, `canary` is the first upstream.
+  def initialize(upstreams, attempts, timeout, canary = nil, percent = 0)
+    @upstreams = [upstreams].flatten
     @attempts = attempts
     @timeout = timeout
+    @canary = canary
+    @percent = percent
   end
 
   def call(env)
     method = env["REQUEST_METHOD"]
     return [399, {}, []] unless (method == "GET" || method == "HEAD") && !body?(env) && !env["HTTP_SEC_WEBSOCKET_KEY"]
 
-    url = url_of(env)
+    upstreams = @canary && rand(100) < @percent ? [@canary] + @upstreams : @upstreams
+    reason = nil
+    upstreams.each_with_index do |upstream, index|
+      reason, response = ask(upstream, method, env, index < upstreams.size - 1)
+      return forward(response, env, upstream) unless reason
+    end
+    [502, { "content-type" => "text/plain; charset=utf-8" }, ["No answer from #{upstreams.last}: #{reason}\n"]]
+  end
+
+  private
+
+  # Gives nil and the response, or the reason why there is none. With others to ask, one time out is enough.
+  def ask(upstream, method, env, others)
+    url = "http://" + upstream + path_of(env)
     headers = headers_of(env)
     started = Time.now
     tries = 0
@@ -41,14 +59,14 @@ class MeshRetry
       tries += 1
       response = http_request(url, { :method => method, :headers => headers }).join
       reason, response = judge(response, method)
-      return forward(response, env) unless reason
-      break if !LOST.include?(reason) || tries >= @attempts || Time.now - started >= patience(reason)
+      return nil, response unless reason
+      patience = others ? @timeout : patience(reason)
+      break if !LOST.include?(reason) || tries >= @attempts || Time.now - started >= patience
     end
-    $stderr.puts "[mesh] no answer from #{@upstream} after #{tries} tries: #{reason}"
-    [502, { "content-type" => "text/plain; charset=utf-8" }, ["No answer from #{@upstream}: #{reason}\n"]]
+    # That nobody is near, or has the tag, is no news.
+    $stderr.puts "[mesh] no answer from #{upstream} after #{tries} tries: #{reason}" unless others && NO_ADDRESS.include?(reason)
+    return reason, nil
   end
-
-  private
 
   # Seconds after which no further try is begun. An instance that cannot be reached is worth four time outs;
   # one that took the request may be slow and not dead, and must not be asked over and over.
@@ -60,12 +78,12 @@ class MeshRetry
     env["HTTP_TRANSFER_ENCODING"] || (env["CONTENT_LENGTH"] && env["CONTENT_LENGTH"].to_i > 0)
   end
 
-  def url_of(env)
+  def path_of(env)
     path = env["PATH_INFO"]
     path = "/" + path unless path[0] == "/"
     query = env["QUERY_STRING"]
     path += "?" + query if query && query != ""
-    "http://" + @upstream + path
+    path
   end
 
   def headers_of(env)
@@ -93,10 +111,10 @@ class MeshRetry
   end
 
   # What h2o's own proxy does to a response.
-  def forward(response, env)
+  def forward(response, env, upstream)
     headers = response[1]
     headers.delete("server")
-    own = "http://" + @upstream
+    own = "http://" + upstream
     location = headers["location"]
     if location && (location == own || location[0, own.size + 1] == own + "/")
       headers["location"] = env["rack.url_scheme"] + "://" + env["HTTP_HOST"].to_s + env["SCRIPT_NAME"].to_s + location[own.size..-1]

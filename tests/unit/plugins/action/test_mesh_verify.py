@@ -17,7 +17,7 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import look
 
 ROOT = Path(__file__).resolve().parents[4]
 ROLES = ("node", "cjdns", "consul", "dnsmasq", "h2o", "converger")
-WANTED = {"dials": [{"name": "n2", "public_key": "b.k"}], "accepts": [], "diallers": [], "consul": {}}
+WANTED = {"dials": [{"name": "n2", "public_key": "b.k"}], "accepts": [], "diallers": [], "consul": {}, "h2o": {"h2o_mesh_routes": []}}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.vdloo.mesh.plugins.filter import service
+from ansible_collections.vdloo.mesh.plugins.module_utils import routes
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import services
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ WEB = {
     "version": "",
     "site": "",
     "meta": {},
+    "route": {},
 }
 
 
@@ -144,6 +146,10 @@ def test_the_mark_tells_any_two_definitions_apart_and_is_the_same_for_the_same()
         ({"meta": {"site": "x"}}, "service_meta: site is written by the role: set service_site"),
         ({"meta": {"vdloo-mesh": "x"}}, "service_meta: vdloo-mesh is the role's own"),
         ({"meta": {str(number): "" for number in range(61)}}, "service_meta has 61 entries, and 60 are the most"),
+        ({"route": "web.example.org"}, "service_route 'web.example.org' is not a dictionary"),
+        ({"route": {"port": 1}}, "service_route: unknown key port: the route of a service knows host, path, retry, tag, near, canary"),
+        ({"route": {"host": "http://x"}}, "service_route: host 'http://x' is not a host name"),
+        ({"route": {"path": "/" + "x" * 200}}, "service_route: the path has more than 200 characters"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_variable_and_what_to_do(changes, message):
@@ -152,6 +158,14 @@ def test_what_is_wrong_is_told_with_its_variable_and_what_to_do(changes, message
         assert message in errors[0] and "a check knows http, tcp, grpc, script, method, interval, timeout" in errors[0]
     else:
         assert message in only_error(**changes)
+
+
+def test_the_route_of_a_service_is_told_in_one_way_only():
+    route = {"host": "Web.example.org", "path": "/shop/", "near": True, "retry": True}
+    expected = {"host": "web.example.org", "path": "/shop", "service": "web", "port": 8080, "near": True}
+    assert service.route_of({**WEB, "route": route}) == expected
+    assert routes.are_told([expected])
+    assert service.route_of(WEB) == service.route_of({**WEB, "state": "absent", "route": route}) == {}
 
 
 def test_all_mistakes_are_told_at_once():
@@ -165,7 +179,7 @@ def test_of_a_service_that_is_to_go_only_the_name_counts():
 
 @given(st.text(), st.text())
 def test_whatever_the_site_and_version_are_called_their_tags_are_labels_or_none(kind_of_site, version):
-    for tag in (service.tag_of("site", kind_of_site), service.tag_of("v", version)):
+    for tag in (routes.tag_of("site", kind_of_site), routes.tag_of("v", version)):
         assert tag == "" or service.NAME_RE.match(tag)
 
 
@@ -173,6 +187,6 @@ def test_whatever_the_site_and_version_are_called_their_tags_are_labels_or_none(
     st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 )
 def test_nonsense_is_refused_and_never_a_crash(nonsense):
-    for key in ("name", "port", "address", "tags", "check", "site", "meta", "version"):
+    for key in ("name", "port", "address", "tags", "check", "site", "meta", "version", "route"):
         if not service.errors_of({**WEB, key: nonsense}):
             json.dumps(defined(**{key: nonsense}))

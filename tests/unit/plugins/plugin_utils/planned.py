@@ -14,6 +14,7 @@ from fake_mesh import ADDRESS, KEYS
 NODES = ("n1", "n2", "n3")
 NOW = "2026-02-02T00:00:00Z"
 ASKED = {"packages": []}
+OWN_ROUTES: list = []
 CONFIG = {"admin": {"bind": "127.0.0.1:11234"}, "interfaces": {"UDPInterface": [{"bind": "0.0.0.0:4321"}]}}
 HANDOVER = {"managed": True, "addresses": ["127.0.0.1"], "domains": ["consul"], "options": [], "probe_names": []}
 ENDPOINTS = {"n1": ["192.0.2.1:4321"], "n2": ["192.0.2.2:4321"], "n3": []}
@@ -46,7 +47,7 @@ def asked(**changes) -> plan.Asked:
 
 
 def role_manifest(role: str, given: dict) -> dict:
-    server = given.get("consul_server", "")
+    server = given.get("consul_server", "") or given.get("h2o_mesh_routes") or ""
     path = f"/etc/{role}.conf"
     return {
         "directories": [],
@@ -68,6 +69,7 @@ def render(_name: str, role: str, given: dict, _facts: dict) -> dict:
         "config": CONFIG,
         "domain": "consul",
         "networks": [],
+        "routes": OWN_ROUTES,
         **handover,
     }
 
@@ -151,7 +153,7 @@ def converged() -> dict[str, dict]:
             "answers": True,
             "problem": "",
         }
-        found["manifests"].update({role: observed(role, planned["consul"] if role == "consul" else {}) for role in plan.ROLES[1:]})
+        found["manifests"].update({role: observed(role, planned.get(role, {})) for role in plan.ROLES[1:]})
     return looks
 
 

@@ -16,7 +16,8 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import settings
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import inventory_settings, memory, rendering
 
 ROOT = Path(__file__).resolve().parents[4]
-ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
+# What a user's own playbook publishes is none of the mesh's settings.
+ROLES = sorted({path.name for path in (ROOT / "roles").iterdir()} - {"service"})
 SECRETS = [("default", VaultSecret(b"password"))]
 
 

@@ -1,0 +1,123 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Services that a user publishes with the role service. Each test leaves the mesh as it was."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+
+import yaml
+from mesh import ROOT, Run, playbook
+
+NODES = ("n1", "n2", "n3")
+FILES = "find /etc/consul.d /var/lib/vdloo-mesh/manifests -type f -exec sha256sum {} + | sort"
+ROLE = "vdloo.mesh.service"
+# sshd stands in for any program: it listens on port 22 of every node, and knows nothing of the mesh.
+SHELL = {"service_name": "test-shell", "service_port": 22, "service_check": {"tcp": True, "interval": "1s"}}
+GONE = [{"service_name": name, "service_state": "absent"} for name in ("test-shell", "test-door")]
+
+
+def publish(mesh, path, node: str, services: list[dict], *arguments: str) -> Run:
+    """Run a user's own playbook on one node, with one include of the role for each of the services."""
+    tasks = [{"ansible.builtin.include_role": {"name": ROLE}, "vars": service} for service in services]
+    (path / "own.yml").write_text(yaml.safe_dump([{"hosts": node, "gather_facts": False, "tasks": tasks}]))
+    return playbook(mesh.inventory, path / "own.yml", *arguments)
+
+
+def refused(mesh, path, node: str, services: list[dict]) -> list[str]:
+    """What the role says to each of these services."""
+    tasks = [
+        {
+            "block": [{"ansible.builtin.include_role": {"name": ROLE}, "vars": {**SHELL, **service}}],
+            "rescue": [{"ansible.builtin.debug": {"msg": "REFUSED: {{ ansible_failed_result.msg }}"}}],
+        }
+        for service in services
+    ]
+    (path / "bad.yml").write_text(yaml.safe_dump([{"hosts": node, "gather_facts": False, "tasks": tasks}]))
+    run = playbook(mesh.inventory, path / "bad.yml")
+    assert run.changed == {node: 0}, run.output
+    # YAML doubles the quotes in a text, and breaks its lines.
+    told = re.findall(r"REFUSED: (.*?)\n\n", run.output, re.DOTALL)
+    return [" ".join(text.replace("''", "'").split()) for text in told]
+
+
+def known(mesh, node: str) -> dict[str, dict]:
+    """The services that the agent of a node has."""
+    return json.loads(mesh.node(node).check_output("curl -s http://127.0.0.1:8500/v1/agent/services"))
+
+
+def found(mesh, node: str, name: str) -> set[str]:
+    """The nodes whose addresses a name has on a node, by the way that the programs there take."""
+    owners = {ipaddress.ip_address(mesh.address(owner)): owner for owner in NODES}
+    lines = mesh.node(node).check_output("dig +short +time=2 AAAA %s", name).split()
+    return {owners[ipaddress.ip_address(line)] for line in lines}
+
+
+def test_a_published_service_is_a_file_that_only_root_and_consul_read(mesh):
+    path = mesh.node("n1").file("/etc/consul.d/service-web.json")
+    assert (path.user, path.group, path.mode) == ("root", "consul", 0o640)
+    assert known(mesh, "n1")["web"]["Meta"]["vdloo-mesh"] in path.content_string
+
+
+def test_publishing_it_again_changes_nothing(mesh, tmp_path):
+    tasks = yaml.safe_load((ROOT / "tests/web/deploy.yml").read_text())[0]["tasks"]
+    web = next(task["vars"] for task in tasks if "ansible.builtin.include_role" in task)
+    run = publish(mesh, tmp_path, "n1", [web])
+    assert (run.code, run.changed) == (0, {"n1": 0}), run.output
+
+
+def test_what_cannot_be_meant_is_refused_before_anything_changes(mesh, tmp_path):
+    before = mesh.node("n1").check_output(FILES)
+    mesh.node("n1").check_output('echo \'{"service": {"name": "test-shell", "port": 22}}\' >/etc/consul.d/mine.json')
+    try:
+        told = refused(
+            mesh,
+            tmp_path,
+            "n1",
+            [
+                {"service_name": "test_shell", "service_port": 70000},
+                {"service_name": "test-script", "service_port": 23, "service_check": {"script": ["/bin/true"]}},
+                {},
+            ],
+        )
+    finally:
+        mesh.node("n1").check_output("rm /etc/consul.d/mine.json")
+    assert len(told) == 3, told
+    assert "service_name 'test_shell' is not a DNS label" in told[0] and "service_port 70000 is not between 1 and 65535" in told[0]
+    assert "enable_local_script_checks: true" in told[1]
+    assert "/etc/consul.d/mine.json defines the service test-shell as well" in told[2]
+    assert mesh.node("n1").check_output(FILES) == before
+
+
+def test_services_of_one_node_come_change_and_go_without_a_restart(mesh, tmp_path):
+    others, before, files = mesh.pids("n2"), mesh.pids("n1"), mesh.node("n1").check_output(FILES)
+    door = {"service_name": "test-door", "service_port": 22, "service_site": "Home, cellar", "service_version": "2.1"}
+    try:
+        dry = publish(mesh, tmp_path, "n1", [SHELL], "--check", "--diff")
+        assert (dry.code, dry.changed["n1"]) == (0, 2), dry.output
+        assert '+        "name": "test-shell",' in dry.output
+        assert mesh.node("n1").check_output(FILES) == files
+        run = publish(mesh, tmp_path, "n1", [SHELL, door, {**SHELL, "service_tags": ["v3"]}, GONE[1], door])
+        assert run.code == 0, run.output
+        assert set(known(mesh, "n1")) >= {"web", "test-shell", "test-door"}
+        for node in NODES:
+            for name in ("test-shell", "v3.test-shell", "test-door", "site-home-cellar.test-door", "v-2-1.test-door"):
+                mesh.wait_for(lambda n=node, s=name: found(mesh, n, f"{s}.service.consul") == {"n1"}, f"{node} finds {name}", 20)
+        assert found(mesh, "n3", "site-cloud.test-door.service.consul") == set()
+    finally:
+        gone = publish(mesh, tmp_path, "n1", GONE)
+    assert gone.code == 0, gone.output
+    assert {name for name in known(mesh, "n1") if name.startswith("test-")} == set()
+    mesh.wait_for(lambda: not found(mesh, "n3", "test-shell.service.consul"), "n3 finds it no more", 20)
+    assert mesh.node("n1").check_output(FILES) == files
+    assert (mesh.pids("n1"), mesh.pids("n2")) == (before, others)
+
+
+def test_no_run_of_the_mesh_takes_a_service_for_its_own(mesh):
+    managed = json.loads(mesh.node("n1").check_output("cat /var/lib/vdloo-mesh/manifests/service_web.json"))
+    assert list(managed["files"]) == ["/etc/consul.d/service-web.json"]
+    run = mesh.site("--limit", "n1,n2")
+    assert (run.code, run.changed) == (0, {"n1": 0, "n2": 0}), run.output
+    assert "web" in known(mesh, "n1")
