@@ -126,9 +126,15 @@ def read_files(config_dir: str) -> dict[str, dict]:
     return found
 
 
+def scripted_files(own_file: str, files: dict[str, dict]) -> list[str]:
+    """The files of others that have a check with a script."""
+    return [path for path, content in files.items() if path != own_file and services.has_scripts(content)]
+
+
 def problems(options: dict, own_file: str, files: dict[str, dict], known: dict[str, dict], runs_scripts: bool) -> list[str]:
     """Say what speaks against the service. `known` are those of the agent, by id."""
     name, port = options["name"], options["port"]
+    scripted = scripted_files(own_file, files)
     found = []
     if own_file in files and not services.is_ours(files[own_file], name):
         found.append(f"{own_file} is there, and this role has not written it: move it away")
@@ -150,6 +156,12 @@ def problems(options: dict, own_file: str, files: dict[str, dict], known: dict[s
             "service_check has a script, and the agent runs none: choose http, tcp or grpc, or let the agent run scripts with"
             " consul_config: {enable_local_script_checks: true} for the role consul (and site.yml)"
         )
+    if scripted and not runs_scripts:
+        # Consul finds such a file valid, and then drops all of its services on the reload.
+        found.append(
+            f"{', '.join(scripted)} has a check with a script, and the agent runs none: with its next reload it would lose all services of the node;"
+            " take the check out there"
+        )
     return found
 
 
@@ -161,15 +173,15 @@ def look(module: AnsibleModule) -> dict:
     places = places or DEFAULTS
     files = read_files(places["config_dir"])
     problem, known = "", {}
+    own_file = os.path.join(places["config_dir"], f"service-{options['name']}.json")
     runs_scripts = any(services.runs_scripts(content) for content in files.values())
     try:
         agent = client.Client(f"http://127.0.0.1:{places['http_port']}")
         known = services.registered(agent)
-        if options["script"]:
+        if options["script"] or scripted_files(own_file, files):
             runs_scripts = services.agent_runs_scripts(agent)
     except client.ClientError as error:
         problem = str(error)
-    own_file = os.path.join(places["config_dir"], f"service-{options['name']}.json")
     found = problems(options, own_file, files, known, runs_scripts)
     if found:
         module.fail_json(msg="\n".join(f"{text} (host {options['host']})" for text in found))

@@ -59,6 +59,18 @@ def has(known: dict[str, dict], name: str, mark: str) -> bool:
     return known[name]["mark"] == mark and bool(mark) if name in known else not mark
 
 
+def has_scripts(content: typing.Any) -> bool:
+    """Whether a configuration file has a check that is a script, of a service or of the node."""
+    if isinstance(content, list):
+        return any(map(has_scripts, content))
+    if not isinstance(content, dict):
+        return False
+    keys = {str(key).lower(): value for key, value in content.items()}
+    checks = [keys.get("check"), *(keys["checks"] if isinstance(keys.get("checks"), list) else [])]
+    scripts = any(str(key).lower() in ("args", "script", "scriptargs") for check in checks if isinstance(check, dict) for key in check)
+    return scripts or has_scripts(keys.get("service")) or has_scripts(keys.get("services"))
+
+
 def runs_scripts(config: dict) -> bool:
     """Whether a configuration lets an agent run the scripts of checks in files."""
     return any(config.get(key) is True for key in ("enable_local_script_checks", "enable_script_checks"))

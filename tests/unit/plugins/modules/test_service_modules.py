@@ -190,6 +190,21 @@ def test_a_script_is_refused_where_the_agent_runs_none(node):
     assert "failed" not in node.look(script=True)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"service": {"name": "mine", "check": {"args": ["/bin/true"]}}},
+        {"services": [{"name": "mine", "Checks": [{"tcp": "127.0.0.1:1"}, {"Args": ["/bin/true"]}]}]},
+        {"check": {"name": "disk", "args": ["/bin/true"]}},
+    ],
+)
+def test_nothing_is_published_beside_a_file_with_which_a_reload_would_lose_all_services(node, content):
+    node.write("mine.json", content)
+    assert f"{node.config}/mine.json has a check with a script, and the agent runs none" in node.look()["msg"]
+    node.scripts = True
+    assert "failed" not in node.look()
+
+
 def test_whether_an_agent_that_is_off_runs_scripts_is_read_from_its_files(node):
     node.listen(1)
     assert node.look(script=True)["failed"]
