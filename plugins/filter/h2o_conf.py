@@ -130,7 +130,7 @@ def hosts(
     for route in routes:
         host, path = place_of(route)
         commands = {"proxy.reverse.url": f"http://{upstream_of(route, consul_domain, route.get('tag', ''))}/"}
-        handler = handler_of(route, consul_domain, str(site), attempts, timeout)
+        handler = handler_of(route, consul_domain, site, attempts, timeout)
         if handlers and handler:
             commands["mruby.handler"] = load + handler
         names.setdefault(host or "default", {})[path] = commands

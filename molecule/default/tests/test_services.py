@@ -115,9 +115,28 @@ def test_services_of_one_node_come_change_and_go_without_a_restart(mesh, tmp_pat
     assert (mesh.pids("n1"), mesh.pids("n2")) == (before, others)
 
 
-def test_no_run_of_the_mesh_takes_a_service_for_its_own(mesh):
-    managed = json.loads(mesh.node("n1").check_output("cat /var/lib/vdloo-mesh/manifests/service_web.json"))
-    assert list(managed["files"]) == ["/etc/consul.d/service-web.json"]
-    run = mesh.site("--limit", "n1,n2")
-    assert (run.code, run.changed) == (0, {"n1": 0, "n2": 0}), run.output
-    assert "web" in known(mesh, "n1")
+def test_every_node_answers_for_the_route_of_a_service_from_the_next_run_of_the_mesh_on(mesh, tmp_path):
+    before = {name: mesh.pids(name) for name in NODES}
+    # No instance has the tag, so that the others answer for its share.
+    route = {"host": "door.example.org", "canary": {"tag": "v9", "percent": 100}}
+    door = {"service_name": "test-door", "service_port": 8080, "service_route": route}
+    ask = "for i in $(seq 20); do curl -s -m 5 -H 'Host: door.example.org' http://127.0.0.1/; done"
+
+    def only_n1(name: str) -> bool:
+        # Where nothing is routed for this name, the service web answers, from n1 and n2.
+        return set(mesh.node(name).check_output(ask).splitlines()) == {"served by n1"}
+
+    try:
+        assert publish(mesh, tmp_path, "n1", [door]).code == 0
+        run = mesh.site()
+        assert run.code == 0 and "h2o: /etc/h2o/mesh.conf differs" in run.output, run.output
+        for name in NODES:
+            mesh.wait_for(lambda name=name: only_n1(name), f"{name} answers for the route", 20)
+        again = mesh.site()
+        assert (again.code, set(again.changed.values())) == (0, {0}), again.output
+    finally:
+        publish(mesh, tmp_path, "n1", GONE)
+        back = mesh.site()
+    assert back.code == 0, back.output
+    assert not only_n1("n3")
+    assert {name: mesh.pids(name) for name in NODES} == before

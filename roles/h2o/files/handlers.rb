@@ -39,12 +39,15 @@ class MeshRetry
     return [399, {}, []] unless (method == "GET" || method == "HEAD") && !body?(env) && !env["HTTP_SEC_WEBSOCKET_KEY"]
 
     upstreams = @canary && rand(100) < @percent ? [@canary] + @upstreams : @upstreams
-    reason = nil
-    upstreams.each_with_index do |upstream, index|
-      reason, response = ask(upstream, method, env, index < upstreams.size - 1)
+    index = 0
+    while true
+      upstream = upstreams[index]
+      index += 1
+      reason, response = ask(upstream, method, env, index < upstreams.size)
       return forward(response, env, upstream) unless reason
+      break if index == upstreams.size
     end
-    [502, { "content-type" => "text/plain; charset=utf-8" }, ["No answer from #{upstreams.last}: #{reason}\n"]]
+    [502, { "content-type" => "text/plain; charset=utf-8" }, ["No answer from #{upstream}: #{reason}\n"]]
   end
 
   private
@@ -60,8 +63,8 @@ class MeshRetry
       response = http_request(url, { :method => method, :headers => headers }).join
       reason, response = judge(response, method)
       return nil, response unless reason
-      patience = others ? @timeout : patience(reason)
-      break if !LOST.include?(reason) || tries >= @attempts || Time.now - started >= patience
+      limit = others ? @timeout : patience(reason)
+      break if !LOST.include?(reason) || tries >= @attempts || Time.now - started >= limit
     end
     # That nobody is near, or has the tag, is no news.
     $stderr.puts "[mesh] no answer from #{upstream} after #{tries} tries: #{reason}" unless others && NO_ADDRESS.include?(reason)

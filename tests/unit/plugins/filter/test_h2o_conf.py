@@ -78,6 +78,17 @@ def test_a_valid_route_has_no_errors(route):
         ({"host": "default"}, "host 'default' is used by the role itself"),
         ({"host": "mesh-check.invalid"}, "is used by the role itself"),
         ({"retry": "no"}, "retry 'no' is neither true nor false"),
+        ({"near": 1}, "near 1 is neither true nor false"),
+        ({"tag": "v2.1"}, "tag 'v2.1' is not a DNS label: give one of the service's tags"),
+        ({"tag": "v2", "near": True}, "near and tag are both set, and DNS takes one tag at a time: leave one of them out"),
+        ({"near": True, "retry": False}, "near and canary need retry: leave retry: false out"),
+        ({"canary": {"tag": "v2", "percent": 10}, "retry": False}, "near and canary need retry"),
+        ({"canary": "v2"}, "canary 'v2' is not a dictionary of tag and percent: write {tag: v2, percent: 10}"),
+        ({"canary": {"tag": "v2"}}, "is not a dictionary of tag and percent"),
+        ({"canary": {"tag": "v'2", "percent": 1}}, "is not a DNS label: give one of the service's tags"),
+        ({"canary": {"tag": "v2", "percent": 101}}, "canary.percent 101 is not a whole number from 0 to 100"),
+        ({"canary": {"tag": "v2", "percent": 2.5}}, "canary.percent 2.5 is not a whole number"),
+        ({"service": None, "upstream": "db", "near": True}, "near choose among the instances of a service: name it in service"),
     ],
 )
 def test_a_bad_route_is_named_with_what_is_wrong(change, message):
@@ -132,6 +143,38 @@ def test_a_service_is_retried_by_mruby_and_else_goes_to_the_proxy():
 )
 def test_nothing_is_retried_when_not_wanted_or_without_mruby(route, options):
     assert h2o_conf.hosts([route], **options)["default"]["paths"] == {"/": {"proxy.reverse.url": "http://web.service.consul:8080/"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "handler", "proxy"),
+    [
+        ({"near": True}, "['site-the-cellar.web.service.consul:8080', 'web.service.consul:8080'], 10, 5", "web"),
+        ({"tag": "V2"}, "'v2.web.service.consul:8080', 10, 5", "v2.web"),
+        ({"canary": {"tag": "v2", "percent": 10}}, "'web.service.consul:8080', 10, 5, 'v2.web.service.consul:8080', 10", "web"),
+        (
+            {"tag": "v1", "canary": {"tag": "v2", "percent": 10}},
+            "'v1.web.service.consul:8080', 10, 5, 'v2.web.service.consul:8080', 10",
+            "v1.web",
+        ),
+        ({"near": False, "tag": "", "canary": {}}, "'web.service.consul:8080', 10, 5", "web"),
+    ],
+)
+def test_a_route_chooses_among_the_instances_by_the_names_that_it_asks_for(change, handler, proxy):
+    paths = h2o_conf.hosts([{**WEB, **change}], handlers="/h.rb", attempts=10, timeout=5, site="The Cellar")["default"]["paths"]
+    assert paths["/"] == {
+        "mruby.handler": f"require '/h.rb'; MeshRetry.new({handler})",
+        "proxy.reverse.url": f"http://{proxy}.service.consul:8080/",
+    }
+
+
+def test_on_a_node_that_stands_nowhere_nothing_is_near():
+    near = h2o_conf.hosts([{**WEB, "near": True}], handlers="/h.rb", attempts=10)
+    assert near == h2o_conf.hosts([WEB], handlers="/h.rb", attempts=10)
+
+
+def test_instances_are_chosen_also_where_nothing_is_retried():
+    paths = h2o_conf.hosts([{**WEB, "near": True}], handlers="/h.rb", attempts=1, site="home")["default"]["paths"]
+    assert "['site-home.web.service.consul:8080', 'web.service.consul:8080'], 1, 5" in paths["/"]["mruby.handler"]
 
 
 def test_an_ipv6_upstream_is_put_in_brackets():
