@@ -31,7 +31,7 @@ def render(role: str, variable: str, given: dict, facts: dict | None = None):
     loader = DataLoader()
     directory = ROOT / "roles" / role
     variables: dict = {}
-    for path in [directory / "defaults" / "main.yml", *sorted((directory / "vars" / "main").glob("*.yml"))]:
+    for path in [directory / "defaults" / "main.yml", *sorted((directory / "vars").rglob("*.yml"))]:
         variables.update(loader.load_from_file(str(path), trusted_as_template=True) or {})
     variables.update(given, role_path=str(directory))
     if facts is not None:
@@ -200,3 +200,40 @@ def test_the_users_of_cjdns_stand_in_the_order_of_their_names_and_cjdns_config_r
 
     assert [entry["user"] for entry in rendered()["authorizedPasswords"]] == ["nas", "phone", "Pi"]
     assert rendered(cjdns_config={"authorizedPasswords": []})["authorizedPasswords"] == []
+
+
+# ---------------------------------------------------------------- service
+
+SERVICE = {
+    "service_name": "web-shop",
+    "service_port": 8080,
+    "inventory_hostname": "n1",
+    "mesh_site": "home",
+    "__service_look": {"config_dir": "/etc/consul.d", "binary": "/usr/bin/consul"},
+}
+
+
+def test_a_service_is_one_file_that_consul_judges_with_all_others():
+    rendered = render("service", "__service_manifest", SERVICE)
+    (path, entry), *others = files_of(rendered).items()
+    assert (path, others) == ("/etc/consul.d/service-web-shop.json", [])
+    assert (entry["owner"], entry["group"], entry["mode"]) == ("root", "consul", "0640")
+    assert json.loads(entry["content"])["service"]["tags"] == ["site-home"]
+    assert rendered["checks"] == [
+        {"directory": "/etc/consul.d", "suffixes": [".json", ".hcl"], "command": ["/usr/bin/consul", "validate", "%s"]}
+    ]
+    # Nothing is restarted for it: what the agent has read it tells itself.
+    assert "services" not in rendered
+
+
+def test_each_service_has_a_record_of_its_own_which_no_role_of_the_mesh_has():
+    assert render("service", "__service_record", SERVICE) == "service_web_shop"
+    assert manifest.ROLE.match("service_web_shop")
+
+
+def test_the_route_of_a_service_is_recorded_until_it_is_absent():
+    asked = {**SERVICE, "service_route": {"host": "shop.example.org"}}
+    told = {"host": "shop.example.org", "path": "/", "service": "web-shop", "port": 8080}
+    assert render("service", "__service_facts", asked) == {"route": told}
+    assert render("service", "__service_facts", {**asked, "service_state": "absent"}) == {}
+    assert render("service", "__service_facts", SERVICE) == {}
