@@ -44,6 +44,19 @@ options:
     type: list
     elements: str
     default: [consul]
+  names_unit:
+    description: The systemd unit that answers dnsmasq for O(domains).
+    type: str
+    default: mesh-names.service
+  names_listen:
+    description: Where that unit listens, as C(ADDRESS#PORT). With O(state=examined) nobody else may have the port; empty, it is not looked at.
+    type: str
+    default: ""
+  search:
+    description: Search domains for the host, after its own.
+    type: list
+    elements: str
+    default: []
   options:
     description: Options for C(/etc/resolv.conf). An option that the host's own file sets wins.
     type: list
@@ -103,7 +116,7 @@ resolves:
   elements: str
   returned: when O(state=present) and not in check mode
 consul_answers:
-  description: Whether the first of O(domains) is answered, that is, whether Consul's DNS runs.
+  description: Whether the first of O(domains) is answered by Consul's DNS.
   type: bool
   returned: when O(state=present) and not in check mode
 installed:
@@ -112,6 +125,10 @@ installed:
   returned: always
 active:
   description: Whether O(unit) runs.
+  type: bool
+  returned: always
+names_active:
+  description: Whether O(names_unit) runs.
   type: bool
   returned: always
 python:
@@ -125,29 +142,37 @@ import sys
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vdloo.mesh.plugins.module_utils import ports
-from ansible_collections.vdloo.mesh.plugins.module_utils.resolver.dns import reverse_domain
+from ansible_collections.vdloo.mesh.plugins.module_utils.resolver.dns import zones
 from ansible_collections.vdloo.mesh.plugins.module_utils.resolver.handover import CONFIG, PROVEN_CONFIG, Handover
 from ansible_collections.vdloo.mesh.plugins.module_utils.resolver.host import RESOLV_CONF, ResolverError, nameservers
 
 DNS_PORT = 53
+# What is answered when there is no Consul behind: SERVFAIL and REFUSED.
+NO_CONSUL = (2, 5)
 
 
-def examine(resolver):
+def port_problem(resolver, address, port, unit, cure):
+    """Say who holds a port that the unit is to have; an empty list when nobody else does."""
+    if ports.is_free(address, port):
+        return []
+    inodes = {listener.inode for listener in ports.listeners() if ports.clashes(listener, address, port)}
+    found = [holder for holder in ports.holders(inodes) if holder.unit != unit]
+    if not found and resolver.active(unit):
+        return []
+    who = ", ".join(f"{holder.name} (pid {holder.pid}{holder.unit and ', ' + holder.unit})" for holder in found)
+    who = who or "a process that cannot be seen from here, as one outside of a container"
+    return [f"port {port} of {address} is held by {who}: {cure}"]
+
+
+def examine(resolver, names_unit, names_listen):
     """Fail with all that stands in the way of a hand-over, before anything is changed."""
     problems = []
-    unit = resolver.settings["unit"]
+    cure = "stop that, let it leave this address, or set dnsmasq_listen_addresses to another address of 127.0.0.0/8"
     for address in resolver.settings["addresses"]:
-        if ports.is_free(address, DNS_PORT):
-            continue
-        inodes = {listener.inode for listener in ports.listeners() if ports.clashes(listener, address, DNS_PORT)}
-        found = [holder for holder in ports.holders(inodes) if holder.unit != unit]
-        if not found and resolver.active(unit):
-            continue
-        who = ", ".join(f"{holder.name} (pid {holder.pid}{holder.unit and ', ' + holder.unit})" for holder in found)
-        problems.append(
-            f"port 53 of {address} is held by {who or 'a process that cannot be seen from here, as one outside of a container'}: "
-            "stop that, let it leave this address, or set dnsmasq_listen_addresses to another address of 127.0.0.0/8"
-        )
+        problems += port_problem(resolver, address, DNS_PORT, resolver.settings["unit"], cure)
+    if names_listen:
+        address, dummy, port = names_listen.partition("#")
+        problems += port_problem(resolver, address, int(port), names_unit, "stop that, or set dnsmasq_names_port to a free port")
     obstacle = resolver.obstacle() if resolver.settings["managed"] else ""
     if obstacle:
         problems.append(f"{RESOLV_CONF} {obstacle}: change that, or set dnsmasq_resolver_managed to false")
@@ -194,6 +219,12 @@ def hand_over(resolver, config_can_go_back):
     raise ResolverError(f"{message}; the host has its own resolver")
 
 
+def consul_answers(resolver):
+    """Whether Consul's DNS answers, through all that is in front of it."""
+    answer = resolver.outside.ask(resolver.address, resolver.settings["domains"][0], qtype=6, timeout=1.0)
+    return answer is not None and answer[0] not in NO_CONSUL
+
+
 def run(module, resolver):
     """Do what was asked for and return the results."""
     state, managed = module.params["state"], module.params["managed"]
@@ -203,12 +234,13 @@ def run(module, resolver):
         "nameservers": own_nameservers(resolver),
         "installed": os.access("/usr/sbin/dnsmasq", os.X_OK),
         "active": resolver.active(resolver.settings["unit"]),
+        "names_active": resolver.active(module.params["names_unit"]),
         "python": lasting_python(),
         "changed": False,
     }
     had = resolver.handed_over()
     if state == "examined":
-        examine(resolver)
+        examine(resolver, module.params["names_unit"], module.params["names_listen"])
     elif state == "present" and managed:
         result["diff"] = {"before_header": path, "after_header": path, "before": before, "after": after}
         if module.check_mode:
@@ -216,15 +248,14 @@ def run(module, resolver):
         else:
             can_go_back = os.path.exists(resolver.path(PROVEN_CONFIG)) and not resolver.same(CONFIG, PROVEN_CONFIG)
             result["changed"], result["resolves"] = hand_over(resolver, can_go_back)
-            domain = resolver.settings["domains"][0]
-            result["consul_answers"] = resolver.outside.ask(resolver.address, domain, qtype=6, timeout=1.0) is not None
+            result["consul_answers"] = consul_answers(resolver)
     elif state == "present" and not module.check_mode:
         with resolver.locked():
             given_back = resolver.give_back()
             result["changed"] = resolver.learn() or given_back
             resolver.wait_for_dnsmasq()
         result["resolves"] = sorted(name for name in resolver.settings["probe_names"] if resolver.knows(resolver.address, name))
-        result["consul_answers"] = resolver.outside.ask(resolver.address, resolver.settings["domains"][0], qtype=6, timeout=1.0) is not None
+        result["consul_answers"] = consul_answers(resolver)
     elif module.check_mode:
         result["changed"] = had
     else:
@@ -242,14 +273,17 @@ def main():
             "unit": {"type": "str", "default": "dnsmasq-mesh.service"},
             "addresses": {"type": "list", "elements": "str", "default": ["127.0.0.1", "::1"]},
             "domains": {"type": "list", "elements": "str", "default": ["consul"]},
+            "names_unit": {"type": "str", "default": "mesh-names.service"},
+            "names_listen": {"type": "str", "default": ""},
+            "search": {"type": "list", "elements": "str", "default": []},
             "options": {"type": "list", "elements": "str", "default": []},
             "probe_names": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     try:
-        settings = {key: module.params[key] for key in ("managed", "unit", "addresses", "options", "probe_names")}
-        settings["domains"] = [reverse_domain(name) if "/" in name else name for name in module.params["domains"]]
+        settings = {key: module.params[key] for key in ("managed", "unit", "addresses", "options", "search", "probe_names")}
+        settings["domains"] = zones(module.params["domains"])
         # To put things back, what the hand-over noted is the truth.
         resolver = Handover(None if module.params["state"] == "absent" else settings)
         result = run(module, resolver)

@@ -21,8 +21,8 @@ EXTRAS = {
         "addresses": "dnsmasq_listen_addresses",
         "options": "dnsmasq_resolv_options",
         "probe_names": "dnsmasq_probe_names",
-        "domain": "dnsmasq_consul_domain",
-        "networks": "dnsmasq_reverse_networks",
+        "search": "dnsmasq_search",
+        "domains": "__dnsmasq_domains",
     },
     "h2o": {"routes": "h2o_routes"},
 }

@@ -27,6 +27,11 @@ def reverse_domain(network):
     return ".".join(labels[zone:])
 
 
+def zones(domains):
+    """Return the zones of domains, of which those in CIDR form stand for the reverse zone of a network."""
+    return [reverse_domain(name) if "/" in name else name for name in domains]
+
+
 def dnsmasq_server(entry):
     """Translate a server of systemd-resolved's (``address:port%interface#name``) to dnsmasq's words, or return None."""
     entry = entry.split("#")[0]

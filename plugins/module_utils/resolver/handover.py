@@ -39,18 +39,21 @@ ORIGINAL = STATE_DIR + "/resolv.conf.original"
 LOCK = "/run/dnsmasq-mesh.lock"
 
 
-def render(text, address, options):
+def render(text, address, options, search=()):
     """Return the host's resolv.conf with the local forwarder in place of its name servers.
 
-    All else is kept: search domains, options (the host's own win) and comments. The first line matters most: it is how
+    All else is kept: search domains (ours come after them), options (the host's own win) and comments. The first line matters most: it is how
     resolvconf, dhcpcd and NetworkManager know their own file, and they stop to update a file that has lost it.
     """
-    lines, placed, given = [], False, set()
+    lines, placed, given, searched = [], False, set(), []
     forwarder = [MARK, f"nameserver {address}"]
     for line in text.splitlines():
         words = line.split()
         if line == MARK:
             continue
+        if words and words[0] in ("search", "domain"):
+            # The last such line is the one that counts.
+            searched = words[1:]
         if words and words[0] == "options":
             given.update(word.split(":")[0] for word in words[1:])
         if words and words[0] == "nameserver":
@@ -61,6 +64,8 @@ def render(text, address, options):
         lines.append(line)
     if not placed:
         lines += forwarder
+    if not set(search) <= set(searched):
+        lines.append("search " + " ".join(dict.fromkeys([*searched, *search])))
     ours = [option for option in options if option.split(":")[0] not in given]
     if ours:
         lines.append("options " + " ".join(ours))
@@ -83,6 +88,9 @@ class Handover(Writer):
 
     def store(self):
         return self.update(SETTINGS, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
+
+    def rendered(self, manager):
+        return render(self.source(manager), self.address, self.settings["options"], self.settings["search"])
 
     def own_servers(self):
         """Return the name servers that are the host's own, in dnsmasq's words, as dnsmasq was told."""
@@ -153,7 +161,7 @@ class Handover(Writer):
         if manager == "resolved":
             path, text, dummy = self.dropin(manager)
             return path, self.read(path), text
-        return RESOLV_CONF, self.read(RESOLV_CONF), render(self.source(manager), self.address, self.settings["options"])
+        return RESOLV_CONF, self.read(RESOLV_CONF), self.rendered(manager)
 
     def take(self, forget=True):
         """Make the host ask dnsmasq. Return whether anything changed; on failure the host has its own resolver.
@@ -226,7 +234,7 @@ class Handover(Writer):
                     return
                 self.outside.sleep(0.1)
             raise ResolverError(f"systemd-resolved did not take {RESOLVED_DROPIN}: see `resolvectl status`")
-        self.write(RESOLV_CONF, render(self.source(manager), self.address, self.settings["options"]), like=self._like())
+        self.write(RESOLV_CONF, self.rendered(manager), like=self._like())
 
     def _like(self):
         """Return the mode and owner that a resolv.conf of ours shall have: those of the file that it replaces."""

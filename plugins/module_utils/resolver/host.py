@@ -32,6 +32,7 @@ DEFAULTS = {
     "addresses": ["127.0.0.1", "::1"],
     "domains": ["consul"],
     "options": [],
+    "search": [],
     "probe_names": [],
     "manager": "",
     "host": "",
@@ -178,7 +179,10 @@ class Resolver:
             if resolved_servers(self.resolved_config()):
                 # One list holds all global servers, and only one of it is asked: dnsmasq asks the others in our stead.
                 lines.append("DNS=")
-            lines += [f"DNS={self.address}", "Domains=" + " ".join("~" + name for name in self.settings["domains"])]
+            lines += [
+                f"DNS={self.address}",
+                "Domains=" + " ".join(["~" + name for name in self.settings["domains"]] + self.settings["search"]),
+            ]
             return RESOLVED_DROPIN, "\n".join(lines) + "\n", ("systemctl", "reload-or-restart", "systemd-resolved.service")
         if manager == "networkmanager":
             lines = [f"# Written by the dnsmasq role of vdloo.mesh: dnsmasq reads {NM_UPLINKS}.", "[main]", "rc-manager=unmanaged"]

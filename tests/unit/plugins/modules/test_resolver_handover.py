@@ -24,7 +24,7 @@ def any_house(request, house):
 
 class Module:
     def __init__(self, check_mode=False, **params):
-        self.params = {"state": "present", "managed": True, **params}
+        self.params = {"state": "present", "managed": True, "names_unit": "mesh-names.service", "names_listen": "", **params}
         self.check_mode = check_mode
 
 
@@ -58,10 +58,10 @@ def test_a_host_that_is_not_managed_is_left_alone(any_house):
     assert any_house.snapshot() == before
 
 
-def port_is_held(monkeypatch, name, unit):
-    """Let one process hold port 53 of 127.0.0.1, and others hold what is in nobody's way."""
-    taken = [ports.Listener("udp", "127.0.0.1", 53, "11", 0), ports.Listener("tcp", "127.0.0.1", 853, "12", 0)]
-    monkeypatch.setattr(ports, "is_free", lambda address, port: (address, port) != ("127.0.0.1", 53))
+def port_is_held(monkeypatch, name, unit, held=53):
+    """Let one process hold a port of 127.0.0.1, and others hold what is in nobody's way."""
+    taken = [ports.Listener("udp", "127.0.0.1", held, "11", 0), ports.Listener("tcp", "127.0.0.1", 853, "12", 0)]
+    monkeypatch.setattr(ports, "is_free", lambda address, port: (address, port) != ("127.0.0.1", held))
     monkeypatch.setattr(ports, "listeners", lambda: taken)
     monkeypatch.setattr(ports, "holders", lambda inodes: [ports.Holder(7, name, unit, frozenset(inodes))] if inodes == {"11"} else [])
 
@@ -89,6 +89,25 @@ def test_our_own_dnsmasq_may_hold_the_port(house, monkeypatch):
     house.units.add("dnsmasq-mesh.service")
     port_is_held(monkeypatch, "dnsmasq", "dnsmasq-mesh.service")
     assert resolver_handover.run(Module(state="examined"), house.resolver())["nameservers"] == [UPSTREAM]
+
+
+def test_the_port_of_mesh_names_is_refused_to_all_but_mesh_names(house, monkeypatch):
+    plain(house)
+    asked = Module(state="examined", names_listen="127.0.0.1#8653")
+    port_is_held(monkeypatch, "squatter", "other.service", 8653)
+    with pytest.raises(
+        host.ResolverError, match=r"port 8653 of 127\.0\.0\.1 is held by squatter \(pid 7, other\.service\): .*dnsmasq_names_port"
+    ):
+        resolver_handover.run(asked, house.resolver())
+    port_is_held(monkeypatch, "python3", "mesh-names.service", 8653)
+    house.units.add("mesh-names.service")
+    assert resolver_handover.run(asked, house.resolver())["names_active"]
+
+
+@pytest.mark.parametrize(("rcode", "answers"), [(0, True), (3, True), (2, False), (5, False), (None, False)])
+def test_a_refusal_by_what_is_in_front_of_consul_is_no_answer_of_consul(house, monkeypatch, rcode, answers):
+    monkeypatch.setattr(house, "ask", lambda *_args, **_kwargs: None if rcode is None else (rcode, 0))
+    assert resolver_handover.consul_answers(house.resolver()) is answers
 
 
 def test_an_immutable_file_is_refused_only_if_it_would_be_changed(house, monkeypatch):

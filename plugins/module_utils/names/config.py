@@ -1,0 +1,52 @@
+# Copyright: (c) 2026, vdloo.mesh contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the program is told: one JSON file, which the role writes."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import typing
+
+FILE = "/etc/dnsmasq-mesh/names.json"
+
+
+class ConfigError(Exception):
+    """A file that cannot be used; the message says what to do."""
+
+
+class Server(typing.NamedTuple):
+    address: str
+    port: int
+
+
+class Config(typing.NamedTuple):
+    """`max_age` is in seconds: how long what is known of the services may be answered with after it was last seen to be right."""
+
+    listen: Server
+    consul_domain: str
+    consul_dns: Server
+    consul_http: Server
+    mesh_domain: str
+    registry: str
+    snapshot: str
+    max_age: int
+
+
+def parse_server(text: str) -> Server:
+    """Read ADDRESS#PORT, as dnsmasq writes a server."""
+    address, dummy, port = text.partition("#")
+    ipaddress.ip_address(address.partition("%")[0])
+    return Server(address, int(port))
+
+
+def load(path: str) -> Config:
+    """Read the configuration. Raise ConfigError."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream)
+        servers = {key: parse_server(found[key]) for key in ("listen", "consul_dns", "consul_http")}
+        texts = {key: str(found[key]) for key in ("consul_domain", "mesh_domain", "registry", "snapshot")}
+        return Config(**servers, **texts, max_age=int(found["max_age"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be used ({type(error).__name__}: {error}): run the role dnsmasq again") from error
