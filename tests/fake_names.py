@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, vdloo.mesh contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A Consul agent in every state that mesh-names can meet, and an Answerer that is asked questions."""
+"""A Consul agent in every state that mesh-names can meet, an Answerer that is asked questions, and the program in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import contextlib
 import http.server
 import ipaddress
 import json
+import os
+import socket
 import socketserver
 import struct
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 from ansible_collections.vdloo.mesh.plugins.module_utils.names import agent, answers, config, snapshot, wire
 
@@ -170,3 +175,54 @@ class Answers:
 
     def targets(self, name: str) -> set[str]:
         return {b".".join(wire.target_of(record)).decode() for record in self.ask(name, wire.SRV).answers}
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class Running:
+    """The installed program in a process of its own."""
+
+    def __init__(self, folder: Path, settings: config.Config, work: Path) -> None:
+        """`folder` is where the package is, `work` a place for files of the test."""
+        self.port = free_port()
+        told = {**settings._asdict(), "listen": f"127.0.0.1#{self.port}"}
+        told |= {key: f"{told[key].address}#{told[key].port}" for key in ("consul_dns", "consul_http")}
+        self.folder, self.config = folder, work / "told.json"
+        self.config.write_text(json.dumps(told))
+        self.log = work / "log"
+        self.process: subprocess.Popen | None = None
+
+    def argv(self, *words: str) -> list[str]:
+        main = f"import sys; sys.path.insert(0, '.'); from names.__main__ import main; sys.exit(main(sys.argv, {str(self.config)!r}))"
+        return [sys.executable, "-BES", "-c", main, *words]
+
+    def start(self, **environment: str) -> None:
+        with open(self.log, "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(self.argv("serve"), cwd=self.folder, stderr=log, env={**os.environ, **environment})
+        deadline = time.monotonic() + 10
+        while self.status().returncode == 1:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+    def status(self, *words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(self.argv("--status", *words), cwd=self.folder, capture_output=True, text=True, check=False)
+
+    def udp(self, packet: bytes, timeout: float = 2.0) -> bytes | None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(timeout)
+            sock.sendto(packet, ("127.0.0.1", self.port))
+            with contextlib.suppress(TimeoutError):
+                return sock.recv(4096)
+        return None
+
+    def tcp(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)

@@ -16,7 +16,7 @@ NOW = "2026-02-02T00:00:00Z"
 ASKED = {"packages": []}
 OWN_ROUTES: list = []
 CONFIG = {"admin": {"bind": "127.0.0.1:11234"}, "interfaces": {"UDPInterface": [{"bind": "0.0.0.0:4321"}]}}
-HANDOVER = {"managed": True, "addresses": ["127.0.0.1"], "domains": ["consul"], "options": [], "probe_names": []}
+HANDOVER = {"managed": True, "addresses": ["127.0.0.1"], "domains": ["consul"], "options": [], "search": [], "probe_names": []}
 ENDPOINTS = {"n1": ["192.0.2.1:4321"], "n2": ["192.0.2.2:4321"], "n3": []}
 SSH_KEY = {name: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5" + letter * 48 for name, letter in zip(NODES, "BCD")}
 SECRET = {name: letter * 64 for name, letter in zip(NODES, "abc")}
@@ -62,16 +62,7 @@ def role_manifest(role: str, given: dict) -> dict:
 
 def render(_name: str, role: str, given: dict, _facts: dict) -> dict:
     asked = manifest.wanted(role_manifest(role, given))
-    handover = {key: value for key, value in HANDOVER.items() if key != "domains"}
-    return {
-        "wanted": asked,
-        "packages": ASKED["packages"],
-        "config": CONFIG,
-        "domain": "consul",
-        "networks": [],
-        "routes": OWN_ROUTES,
-        **handover,
-    }
+    return {"wanted": asked, "packages": ASKED["packages"], "config": CONFIG, "routes": OWN_ROUTES, **HANDOVER}
 
 
 def observed(role: str, given: dict) -> dict:

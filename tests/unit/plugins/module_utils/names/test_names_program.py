@@ -22,7 +22,7 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import manifest_reader
 from ansible_collections.vdloo.mesh.plugins.module_utils.names import __main__ as program
 from ansible_collections.vdloo.mesh.plugins.module_utils.names import config, server, wire
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import rendering
-from fake_names import question, rdata
+from fake_names import Running, question, rdata
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -53,60 +53,10 @@ def installed(files, tmp_path):
     return tmp_path / "lib"
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-class Running:
-    """The installed program in a process of its own."""
-
-    def __init__(self, folder: Path, settings: config.Config) -> None:
-        self.port = free_port()
-        told = {**settings._asdict(), "listen": f"127.0.0.1#{self.port}"}
-        told |= {key: f"{told[key].address}#{told[key].port}" for key in ("consul_dns", "consul_http")}
-        self.folder, self.config = folder, folder.parent / "names.json"
-        self.config.write_text(json.dumps(told))
-        self.log = folder.parent / "log"
-        self.process: subprocess.Popen | None = None
-
-    def argv(self, *words: str) -> list[str]:
-        main = f"import sys; sys.path.insert(0, '.'); from names.__main__ import main; sys.exit(main(sys.argv, {str(self.config)!r}))"
-        return [sys.executable, "-BES", "-c", main, *words]
-
-    def start(self, **environment: str) -> None:
-        with open(self.log, "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(self.argv("serve"), cwd=self.folder, stderr=log, env={**os.environ, **environment})
-        deadline = time.monotonic() + 10
-        while self.status().returncode == 1:
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-
-    def status(self, *words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(self.argv("--status", *words), cwd=self.folder, capture_output=True, text=True, check=False)
-
-    def udp(self, packet: bytes, timeout: float = 2.0) -> bytes | None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(timeout)
-            sock.sendto(packet, ("127.0.0.1", self.port))
-            with contextlib.suppress(TimeoutError):
-                return sock.recv(4096)
-        return None
-
-    def tcp(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
-
-
 @pytest.fixture
-def running(installed, settings, fake):
+def running(installed, settings, fake, tmp_path):
     fake.dns = {("web.service.consul", wire.AAAA): [rdata("fc00::1")], ("consul.service.consul", wire.ANY): [b"\xfc" + bytes(15)]}
-    found = Running(installed, settings)
+    found = Running(installed, settings, tmp_path)
     found.start()
     yield found
     found.stop()
@@ -212,7 +162,7 @@ def test_it_tells_systemd_that_it_is_ready_and_still_lives(installed, settings, 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
         sock.settimeout(10)
-        found = Running(installed, settings)
+        found = Running(installed, settings, tmp_path)
         try:
             found.start(NOTIFY_SOCKET=path, WATCHDOG_USEC="300000")
             assert [sock.recv(100) for _number in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
