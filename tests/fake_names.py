@@ -161,7 +161,11 @@ class Answers:
 
     def many(self, *packets: bytes, tcp: bool = False) -> list:
         async def run() -> list:
-            return [await self.answerer.answer(packet, tcp) for packet in packets]
+            try:
+                return [await self.answerer.answer(packet, tcp) for packet in packets]
+            finally:
+                # The next question of the test comes from another event loop.
+                self.answerer.agent.close()
 
         return [wire.decode(packet) for packet in asyncio.run(run())]
 
@@ -177,9 +181,9 @@ class Answers:
         return {b".".join(wire.target_of(record)).decode() for record in self.ask(name, wire.SRV).answers}
 
 
-def free_port() -> int:
+def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((address, 0))
         return sock.getsockname()[1]
 
 
@@ -216,7 +220,7 @@ class Running:
     def status(self, *words: str) -> subprocess.CompletedProcess:
         return subprocess.run(self.argv("--status", *words), cwd=self.folder, capture_output=True, text=True, check=False)
 
-    def udp(self, packet: bytes, timeout: float = 2.0) -> bytes | None:
+    def udp(self, packet: bytes, timeout: float = 5.0) -> bytes | None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(timeout)
             sock.sendto(packet, ("127.0.0.1", self.port))

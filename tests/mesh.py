@@ -20,7 +20,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 # Molecule forces colours, which are in the way of whoever reads the output.
 ENVIRONMENT = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
-DAEMONS = ("cjdns", "consul", "dnsmasq-mesh", "h2o")
+DAEMONS = ("cjdns", "consul", "mesh-names", "dnsmasq-mesh", "h2o")
 
 
 def changes(output: str) -> dict[str, int]:

@@ -29,7 +29,14 @@ import measure
 PERIOD_S = 900
 PROGRAM = "vdloo-mesh-converge"
 # What runs all the time, by its unit.
-UNITS = {"cjdns": "cjdns", "consul": "consul", "dnsmasq": "dnsmasq-mesh", "h2o": "h2o", "asked by others": "ssh"}
+UNITS = {
+    "cjdns": "cjdns",
+    "consul": "consul",
+    "mesh-names": "mesh-names",
+    "dnsmasq": "dnsmasq-mesh",
+    "h2o": "h2o",
+    "asked by others": "ssh",
+}
 LABELS = (*UNITS, "own runs")
 # The connections of the run that sets the nodes up are to be over when the count begins: what their sshd did counts when they end.
 SSH_ARGS = "-o ControlMaster=auto -o ControlPersist=10s -o PreferredAuthentications=publickey"

@@ -49,7 +49,13 @@ def consul(facts: dict | None = None, **given) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("role", "given", "facts"), [("consul", CONSUL, CONSUL_FACTS), ("cjdns", CJDNS, {"family": "Debian"}), ("node", {}, {})]
+    ("role", "given", "facts"),
+    [
+        ("consul", CONSUL, CONSUL_FACTS),
+        ("cjdns", CJDNS, {"family": "Debian"}),
+        ("node", {}, {}),
+        ("dnsmasq", {}, {"python": "/usr/bin/python3"}),
+    ],
 )
 def test_a_manifest_can_be_read_and_is_the_same_each_time(role, given, facts):
     rendered = render(role, f"__{role}_manifest", given, facts)
@@ -200,6 +206,44 @@ def test_the_users_of_cjdns_stand_in_the_order_of_their_names_and_cjdns_config_r
 
     assert [entry["user"] for entry in rendered()["authorizedPasswords"]] == ["nas", "phone", "Pi"]
     assert rendered(cjdns_config={"authorizedPasswords": []})["authorizedPasswords"] == []
+
+
+# ---------------------------------------------------------------- dnsmasq
+
+
+def test_what_mesh_names_reads_restarts_it_and_not_dnsmasq():
+    rendered = render("dnsmasq", "__dnsmasq_manifest", {}, {"python": "/usr/bin/python3"})
+    restart = {service["name"]: set(service["restart"]) for service in rendered["services"]}
+    assert [service["name"] for service in rendered["services"]] == ["mesh-names.service", "dnsmasq-mesh.service"]
+    program = {path for path in files_of(rendered) if path.startswith("/usr/local/lib/mesh-names/")}
+    assert len(program) > 10
+    assert restart["mesh-names.service"] == {*program, "/etc/dnsmasq-mesh/names.json", "/etc/systemd/system/mesh-names.service"}
+    assert not restart["mesh-names.service"] & restart["dnsmasq-mesh.service"]
+
+
+def test_the_variables_of_names_reach_what_reads_them():
+    given = {
+        "dnsmasq_consul_domain": "discovery.example",
+        "dnsmasq_consul_dns": "127.0.0.2#8601",
+        "dnsmasq_consul_http": "127.0.0.2#8501",
+        "dnsmasq_mesh_domain": "nodes.example",
+        "dnsmasq_names_port": 5353,
+        "dnsmasq_names_max_age": 60,
+    }
+    files = files_of(render("dnsmasq", "__dnsmasq_manifest", given, {"python": "/usr/bin/python3"}))
+    assert json.loads(files["/etc/dnsmasq-mesh/names.json"]["content"]) == {
+        "listen": "127.0.0.1#5353",
+        "consul_domain": "discovery.example",
+        "consul_dns": "127.0.0.2#8601",
+        "consul_http": "127.0.0.2#8501",
+        "mesh_domain": "nodes.example",
+        "registry": "/var/lib/vdloo-mesh/registry.json",
+        "snapshot": "/var/lib/mesh-names/snapshot.json",
+        "max_age": 60,
+    }
+    lines = files["/etc/dnsmasq-mesh/dnsmasq.conf"]["content"].decode().splitlines()
+    assert "server=/discovery.example/nodes.example/127.0.0.1#5353" in lines
+    assert "rebind-domain-ok=/discovery.example/nodes.example/" in lines
 
 
 # ---------------------------------------------------------------- service

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 
 import pytest
+from mesh import DAEMONS
 
 NODES = ("n1", "n2", "n3")
 
@@ -123,7 +124,7 @@ def test_no_secret_is_readable_by_others_or_in_the_journal(mesh, name):
 @pytest.mark.parametrize("name", NODES)
 def test_what_has_full_control_listens_on_loopback_only(mesh, name):
     sockets = mesh.node(name).check_output("ss -Hlntu")
-    for port in (8500, 8600, 11234):
+    for port in (8500, 8600, 8653, 11234):
         addresses = re.findall(rf"(\S+):{port}\s", sockets)
         assert addresses, port
         assert set(addresses) <= {"127.0.0.1", "[::1]"}, (port, addresses)
@@ -150,7 +151,7 @@ def test_consul_runs_with_encrypted_gossip_and_without_remote_execution(mesh, na
 @pytest.mark.parametrize("name", NODES)
 def test_each_daemon_runs_as_it_should(mesh, name):
     owners = {"consul": "consul", "h2o": "debian-h2o"}
-    for daemon in ("cjdns", "consul", "dnsmasq-mesh", "h2o"):
+    for daemon in DAEMONS:
         service = mesh.node(name).service(daemon)
         assert service.is_running and service.is_enabled, daemon
     for program, owner in owners.items():

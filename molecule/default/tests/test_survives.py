@@ -111,7 +111,7 @@ def test_a_run_without_an_unreachable_node_goes_on_and_drops_none_of_its_peers(m
     mesh.wait_for(lambda: mesh.node("n2").run("true").rc == 0, "n2 answers by SSH")
 
 
-@pytest.mark.parametrize("daemon", ["cjdns", "consul", "dnsmasq-mesh", "h2o"])
+@pytest.mark.parametrize("daemon", ["cjdns", "consul", "mesh-names", "dnsmasq-mesh", "h2o"])
 def test_a_killed_daemon_is_back_by_itself(mesh, daemon):
     before = mesh.node("n2").check_output("systemctl show -p MainPID --value %s", daemon)
     mesh.node("n2").check_output("kill -9 %s", before)

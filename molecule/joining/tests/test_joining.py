@@ -241,7 +241,7 @@ def test_a_voter_that_leaves_is_replaced_first_and_nobody_else_is_restarted(mesh
 def test_a_node_that_left_runs_nothing_of_the_mesh_and_still_resolves_ordinary_names(mesh, third):
     node = mesh.node(third)
     mesh.wait_for(lambda: node.run("systemctl is-active cjdns").stdout.strip() == "inactive", "cjdns is stopped", 30)
-    for unit in ("cjdns", "consul", "dnsmasq-mesh", "h2o", TIMER):
+    for unit in ("cjdns", "consul", "mesh-names", "dnsmasq-mesh", "h2o", TIMER):
         assert node.run("systemctl is-active %s", unit).stdout.strip() == "inactive"
         assert node.run("systemctl is-enabled %s", unit).stdout.strip() != "enabled"
     assert node.run("getent hosts %s", mesh.hosts[third]["testbed_container"]).rc == 0

@@ -52,6 +52,11 @@ INPUT = [
     ("consul", consul(consul_node_name="Not A Label"), ["consul_node_name 'Not A Label' is not a DNS label", "host n1"]),
     ("dnsmasq", {"dnsmasq_upstreams": ["dns.example.org"]}, ["dnsmasq_upstreams (dns.example.org)", "literal addresses"]),
     ("dnsmasq", {"dnsmasq_listen_addresses": ["0.0.0.0"]}, ["dnsmasq_listen_addresses (0.0.0.0)"]),
+    ("dnsmasq", {"dnsmasq_mesh_domain": "nodes.consul"}, ["dnsmasq_mesh_domain (nodes.consul)", "none of them within the other"]),
+    ("dnsmasq", {"dnsmasq_consul_http": "localhost:8500"}, ["dnsmasq_consul_http (localhost:8500)", "ADDRESS#PORT"]),
+    ("dnsmasq", {"dnsmasq_names_port": 8600}, ["dnsmasq_names_port (8600)", "none of 53 and Consul's"]),
+    ("dnsmasq", {"dnsmasq_names_max_age": 0}, ["dnsmasq_names_max_age (0)"]),
+    ("dnsmasq", {"dnsmasq_search": ["not a domain"]}, ["dnsmasq_search (not a domain)"]),
     ("h2o", {"h2o_install_method": "floppy"}, ["h2o_install_method", "floppy"]),
     (
         "h2o",
@@ -109,6 +114,7 @@ def test_a_role_refuses_bad_input(mesh, role, variables, told):
         ("cjdns", "127.0.0.1:11234", "UDP", {}, ["UDP port 11234 is taken by", "cjdns_admin_port"]),
         ("consul", "127.0.0.1:8500", "TCP", consul(), ["port 8500/tcp on 127.0.0.1 is held by", "host n1"]),
         ("dnsmasq", "127.0.0.1:53", "UDP", {}, ["53"]),
+        ("dnsmasq", "127.0.0.1:8653", "TCP", {}, ["port 8653 of 127.0.0.1 is held by", "dnsmasq_names_port"]),
         ("h2o", "0.0.0.0:80", "TCP", {}, ["port 80 is taken by", "h2o_http_port"]),
     ],
 )

@@ -35,7 +35,8 @@ def resolver_state(mesh, name: str) -> str:
     return mesh.node(name).check_output(
         "stat -c '%F %N %a %U %s' /etc/resolv.conf; cat /etc/resolv.conf; "
         "ls -1 /etc/systemd/resolved.conf.d /etc/NetworkManager/conf.d 2>/dev/null; "
-        "systemctl is-active systemd-resolved NetworkManager dnsmasq-mesh; systemctl is-enabled dnsmasq-mesh 2>/dev/null | grep -x enabled"
+        "systemctl is-active systemd-resolved NetworkManager dnsmasq-mesh mesh-names; "
+        "systemctl is-enabled dnsmasq-mesh mesh-names 2>/dev/null | grep -x enabled"
         "; true"
     )
 
@@ -93,6 +94,17 @@ def test_ordinary_names_do_without_consul(mesh, name):
         assert not looks_up(mesh, name, "web.service.consul")
     finally:
         node.check_output("systemctl start names@agent")
+    mesh.wait_for(lambda: looks_up(mesh, name, "web.service.consul"), f"{name} finds the service again", 30)
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_ordinary_names_do_without_mesh_names(mesh, name):
+    node = mesh.node(name)
+    node.check_output("systemctl stop mesh-names")
+    try:
+        assert node.run("timeout 4 getent ahosts %s", ordinary(name)).rc == 0
+    finally:
+        node.check_output("systemctl start mesh-names")
     mesh.wait_for(lambda: looks_up(mesh, name, "web.service.consul"), f"{name} finds the service again", 30)
 
 
@@ -163,7 +175,10 @@ def test_a_host_gets_back_what_it_had_and_a_failed_hand_over_leaves_it(mesh):
     for name in HOSTS:
         assert looks_up(mesh, name, ordinary(name))
         assert not mesh.node(name).exists("/etc/dnsmasq-mesh")
-        assert not mesh.node(name).file("/etc/systemd/system/dnsmasq-mesh.service").exists
+        for unit in ("dnsmasq-mesh", "mesh-names"):
+            assert not mesh.node(name).file(f"/etc/systemd/system/{unit}.service").exists
+        assert not mesh.node(name).exists("mesh-names")
+        assert not mesh.node(name).file("/var/lib/mesh-names").exists
         assert "vdloo.mesh" not in mesh.node(name).file("/etc/resolv.conf").content_string
     assert mesh.node("resolvconf").check_output("readlink /etc/resolv.conf") == "../run/resolvconf/resolv.conf"
     before = {name: resolver_state(mesh, name) for name in HOSTS}

@@ -17,7 +17,7 @@ FILES = (
 )
 SETTINGS = "cat /var/lib/vdloo-mesh/settings.json"
 MARK = "/run/vdloo-mesh/rollout.json"
-DAEMONS = ("cjdns", "consul", "dnsmasq-mesh", "h2o")
+DAEMONS = ("cjdns", "consul", "mesh-names", "dnsmasq-mesh", "h2o")
 # The first by name of those that are no Consul servers, in a mesh in which all are well: of four that may be servers, three are.
 CANARY = "n4"
 OTHERS = tuple(name for name in NODES if name != CANARY)

@@ -51,7 +51,8 @@ class Patience:
         self._until = 0.0
         self.hangs = False
 
-    async def spend(self, waiting: typing.Awaitable, timeout: float) -> typing.Any:
+    async def spend(self, waiting: typing.Coroutine, timeout: float, limited: bool = False) -> typing.Any:
+        """Wait for something, which may itself be limited to the time. Raise AgentError for whatever comes between."""
         now = time.monotonic()
         if now < self._until:
             # Never awaited otherwise, of which Python would warn.
@@ -61,7 +62,7 @@ class Patience:
             # This one tries; those that come meanwhile do not wait with it.
             self._until = now + timeout
         try:
-            found = await asyncio.wait_for(waiting, timeout)
+            found = await (waiting if limited else asyncio.wait_for(waiting, timeout))
         except asyncio.TimeoutError as error:
             self._until, self.hangs = time.monotonic() + SILENCE_S, True
             raise AgentError("it hangs") from error
@@ -81,6 +82,12 @@ class Agent:
     def __init__(self, dns: Server, http: Server) -> None:
         self.dns, self.http = dns, http
         self._dns_patience, self._http_patience = Patience(), Patience()
+        self._questions: _Questions | None = None
+
+    def close(self) -> None:
+        if self._questions:
+            self._questions.transport.close()
+            self._questions = None
 
     async def get(self, path: str, timeout: float = HTTP_TIMEOUT_S) -> Reply:
         """GET a path of the API. Raise AgentError."""
@@ -126,19 +133,15 @@ class Agent:
 
     async def ask(self, packet: bytes, tcp: bool) -> bytes:
         """Ask the agent's DNS a question as it came in. Return its answer to the byte, with the ident of the question. Raise AgentError."""
-        return await self._dns_patience.spend(self._ask_tcp(packet) if tcp else self._ask_udp(packet), DNS_TIMEOUT_S)
+        if tcp:
+            return await self._dns_patience.spend(self._ask_tcp(packet), DNS_TIMEOUT_S)
+        return await self._dns_patience.spend(self._ask_udp(packet), DNS_TIMEOUT_S, limited=True)
 
     async def _ask_udp(self, packet: bytes) -> bytes:
-        loop = asyncio.get_running_loop()
-        ident = os.urandom(2)
-        answered = loop.create_future()
-        transport, dummy = await loop.create_datagram_endpoint(lambda: _Question(ident, answered), remote_addr=self.dns)
-        try:
-            transport.sendto(ident + packet[2:])
-            answer = await answered
-        finally:
-            transport.close()
-        return packet[:2] + answer[2:]
+        if self._questions is None:
+            loop = asyncio.get_running_loop()
+            self._questions = (await loop.create_datagram_endpoint(_Questions, remote_addr=tuple(self.dns)))[1]
+        return packet[:2] + (await self._questions.ask(packet, DNS_TIMEOUT_S))[2:]
 
     async def _ask_tcp(self, packet: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(*self.dns)
@@ -153,19 +156,44 @@ class Agent:
         return answer
 
 
-class _Question(asyncio.DatagramProtocol):
-    """Waits for the one answer to a question."""
+class _Questions(asyncio.DatagramProtocol):
+    """The questions that wait for an answer, by the ident with which they were sent. One socket serves them all."""
 
-    def __init__(self, ident: bytes, answered: asyncio.Future) -> None:
-        self.ident, self.answered = ident, answered
+    def __init__(self) -> None:
+        self.waiting: dict[bytes, asyncio.Future] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    async def ask(self, packet: bytes, timeout: float) -> bytes:
+        """Raise asyncio.TimeoutError when no answer comes in time."""
+        ident = os.urandom(2)
+        while ident in self.waiting:
+            ident = os.urandom(2)
+        loop = asyncio.get_running_loop()
+        self.waiting[ident] = answered = loop.create_future()
+        late = loop.call_later(timeout, self._fail, answered, asyncio.TimeoutError())
+        try:
+            self.transport.sendto(ident + packet[2:])
+            return await answered
+        finally:
+            late.cancel()
+            del self.waiting[ident]
+
+    @staticmethod
+    def _fail(answered: asyncio.Future, error: Exception) -> None:
+        if not answered.done():
+            answered.set_exception(error)
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        if data[:2] == self.ident and len(data) >= wire.HEADER and data[2] & 0x80 and not self.answered.done():
-            self.answered.set_result(data)
+        answered = self.waiting.get(data[:2])
+        if answered and not answered.done() and len(data) >= wire.HEADER and data[2] & 0x80:
+            answered.set_result(data)
 
     def error_received(self, exc: Exception) -> None:
-        if not self.answered.done():
-            self.answered.set_exception(exc)
+        # Nobody listens there, of which none of them will have an answer.
+        for answered in self.waiting.values():
+            self._fail(answered, exc)
 
 
 class Shared:
@@ -176,13 +204,17 @@ class Shared:
         self._task: asyncio.Task | None = None
         self._ends = 0.0
 
-    async def value(self) -> typing.Any:
-        """Return what was fetched at most `seconds` ago. Raise AgentError, as the fetch did."""
+    def start(self) -> asyncio.Future:
+        """Fetch it, unless that was done less than `seconds` ago or is under way."""
         if self._task is None or (self._task.done() and time.monotonic() >= self._ends):
             self._task = asyncio.ensure_future(self._fetch())
             self._task.add_done_callback(self._done)
+        return self._task
+
+    async def value(self) -> typing.Any:
+        """Return what was fetched at most `seconds` ago. Raise AgentError, as the fetch did."""
         # Who gives up waiting must not end it for the others.
-        return await asyncio.shield(self._task)
+        return await asyncio.shield(self.start())
 
     def _done(self, task: asyncio.Task) -> None:
         self._ends = time.monotonic() + self._seconds

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import time
 import typing
@@ -100,13 +99,17 @@ class Answerer:
 
     async def _consul(self, reply: Reply, packet: bytes, tcp: bool, address: str) -> Outcome:
         """What Consul says, without the dead; what the snapshot says where Consul has nothing to say."""
-        asked, members = await asyncio.gather(self.agent.ask(packet, tcp), self.gossip.members(), return_exceptions=True)
-        for found in (asked, members):
-            if isinstance(found, BaseException) and not isinstance(found, AgentError):
-                raise found
-        members = None if isinstance(members, AgentError) else members
-        if isinstance(asked, AgentError):
-            return self._stale(reply, address, members, f"the DNS of the agent: {asked}")
+        self.gossip.start()
+        try:
+            asked, silent = await self.agent.ask(packet, tcp), ""
+        except AgentError as error:
+            asked, silent = b"", f"the DNS of the agent: {error}"
+        try:
+            members = await self.gossip.members()
+        except AgentError:
+            members = None
+        if silent:
+            return self._stale(reply, address, members, silent)
         try:
             message = wire.decode(asked)
             if message.rcode in (wire.SERVFAIL, wire.REFUSED):

@@ -75,6 +75,10 @@ class Gossip:
         self._last, self._last_at = found, now
         return found
 
+    def start(self) -> None:
+        """Ask for the members now, if they will be wanted in a moment."""
+        self._shared.start()
+
     async def members(self) -> Members:
         """Who is alive now. Raise AgentError where the agent does not say."""
         return await self._shared.value()

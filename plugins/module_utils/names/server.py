@@ -56,6 +56,7 @@ class Server:
         finally:
             transport.close()
             listener.close()
+            self.answerer.agent.close()
 
     def received(self, packet: bytes, client: tuple, transport: asyncio.DatagramTransport) -> None:
         if len(self._queries) >= MOST_QUERIES or not is_local(client):

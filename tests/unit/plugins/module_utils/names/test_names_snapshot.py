@@ -39,6 +39,7 @@ def keep(kept, seconds: float = 0.4, check: bool = False) -> None:
         work = [kept.keep(), kept.check()] if check else [kept.keep()]
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.gather(*work), seconds)
+        kept.agent.close()
 
     # Events belong to the loop in which they are made.
     kept._again, kept._returned = asyncio.Event(), asyncio.Event()
