@@ -10,51 +10,59 @@ import json
 import pytest
 
 NODES = ("n1", "n2", "n3")
-WEB = ("n1", "n2")
-FRESH, STALE = 0, 3
+WEB = {"n1", "n2"}
+# All that is asked of a node, in one call: each answer within the patience of a user, on a line of its own.
+LOOK = """
+echo $(timeout 4 getent ahosts web.service.consul | awk '{print $1}' | sort -u)
+echo $(timeout 4 getent ahosts %s.mesh | awk '{print $1}' | sort -u)
+echo $(timeout 4 getent ahosts %s | awk '{print $1}' | sort -u)
+echo $(curl -s -m 5 http://127.0.0.1/)
+mesh-names --status --json
+"""
 
 
-def resolves(mesh, name: str, wanted: str) -> set[str]:
-    """The addresses that a program of a node gets for a name, within the patience of a user."""
-    return set(mesh.node(name).run("timeout 4 getent ahosts %s | awk '{print $1}'", wanted).stdout.split())
+class Look:
+    """How names are on a node: `instances` are the nodes on which it finds the service web."""
+
+    def __init__(self, mesh, name: str) -> None:
+        owners = {address(mesh, owner): owner for owner in NODES}
+        other = mesh.hosts["n2" if name == "n1" else "n1"]["testbed_container"]
+        web, own, ordinary, served, status = mesh.node(name).run(LOOK % ("n3", other)).stdout.split("\n", 4)
+        self.instances = {owners[found] for found in web.split()}
+        self.own_names = own == address(mesh, "n3")
+        self.ordinary_names = bool(ordinary)
+        self.serves = "served by" in served
+        self.status = json.loads(status) if status.startswith("{") else {}
+
+    @property
+    def all_go_on(self) -> bool:
+        return self.instances == WEB and self.own_names and self.ordinary_names and self.serves
+
+    @property
+    def fresh(self) -> bool:
+        """Whether Consul answers, and the snapshot of its services is the present one."""
+        return self.all_go_on and self.status.get("stale") is False and not self.status["snapshot"]["problem"]
 
 
-def instances(mesh, name: str) -> set[str]:
-    """On which nodes the service web runs, as a node resolves it."""
-    owners = {str(ipaddress.ip_address(mesh.address(owner))): owner for owner in NODES}
-    return {owners[address] for address in resolves(mesh, name, "web.service.consul")}
+def address(mesh, name: str) -> str:
+    return str(ipaddress.ip_address(mesh.address(name)))
 
 
-def ordinary_names(mesh, name: str) -> bool:
-    return bool(resolves(mesh, name, mesh.hosts["n2" if name == "n1" else "n1"]["testbed_container"]))
+def wait_until_fresh(mesh, *names: str, seconds: float = 60) -> None:
+    for name in names or NODES:
+        mesh.wait_for(lambda name=name: Look(mesh, name).fresh, f"names are fresh on {name}", seconds)
 
 
-def serves(mesh, name: str) -> bool:
-    return "served by" in mesh.node(name).run("curl -s -m 5 http://127.0.0.1/").stdout
-
-
-def status(mesh, name: str) -> dict:
-    return json.loads(mesh.node(name).run("mesh-names --status --json").stdout)
-
-
-def fresh(mesh, name: str) -> bool:
-    """Whether Consul answers on a node, and the snapshot of its services is the present one."""
-    return mesh.node(name).run("mesh-names --status").rc == FRESH and not status(mesh, name)["snapshot"]["problem"]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_before_and_after(mesh):
-    mesh.wait_for(lambda: all(fresh(mesh, name) and instances(mesh, name) == set(WEB) for name in NODES), "names are fresh before")
-    yield
-    mesh.wait_for(lambda: all(fresh(mesh, name) and instances(mesh, name) == set(WEB) for name in NODES), "names are fresh after", 60)
+@pytest.fixture(scope="module", autouse=True)
+def _fresh_at_first(mesh):
+    wait_until_fresh(mesh)
 
 
 @pytest.mark.parametrize("name", NODES)
 def test_every_node_has_a_name_of_its_own_in_both_directions(mesh, name):
-    for other in NODES:
-        address = str(ipaddress.ip_address(mesh.address(other)))
-        assert resolves(mesh, name, f"{other}.mesh") == {address}
-        assert mesh.node(name).check_output("dig +short @127.0.0.1 -x %s", address) == f"{other}.mesh."
+    own = " ".join(f"{other}.mesh AAAA -x {address(mesh, other)}" for other in NODES)
+    found = mesh.node(name).check_output("dig +short @127.0.0.1 " + own).split()
+    assert found == [part for other in NODES for part in (address(mesh, other), f"{other}.mesh.")]
     assert "NXDOMAIN" in mesh.node(name).check_output("dig @127.0.0.1 nobody.mesh AAAA")
 
 
@@ -63,37 +71,34 @@ def test_names_and_the_service_go_on_while_all_of_consul_is_stopped(mesh):
         mesh.node(name).check_output("systemctl stop consul")
     try:
         for name in NODES:
-            assert instances(mesh, name) == set(WEB)
-            assert resolves(mesh, name, "n3.mesh") == {str(ipaddress.ip_address(mesh.address("n3")))}
-            assert ordinary_names(mesh, name)
-            assert serves(mesh, name)
-            mesh.wait_for(lambda name=name: mesh.node(name).run("mesh-names --status").rc == STALE, f"{name} says that it is stale", 15)
-            assert "STALE" in mesh.node(name).run("mesh-names --status").stdout
-            assert status(mesh, name)["answers_from"] == "snapshot"
+            assert Look(mesh, name).all_go_on, name
+        for name in NODES:
+            mesh.wait_for(lambda name=name: Look(mesh, name).status["answers_from"] == "snapshot", f"{name} says that it is stale", 15)
+        told = mesh.node("n1").run("mesh-names --status")
+        assert (told.rc, "STALE" in told.stdout) == (3, True)
     finally:
         for name in NODES:
             mesh.node(name).check_output("systemctl start consul")
-    for name in NODES:
-        mesh.wait_for(lambda name=name: fresh(mesh, name), f"names are fresh on {name}", 30)
+    wait_until_fresh(mesh, seconds=30)
 
 
 def test_an_agent_that_is_killed_or_hangs_is_not_missed(mesh):
     mesh.node("n3").check_output("systemctl kill --signal=KILL consul")
-    assert instances(mesh, "n3") == set(WEB)
-    mesh.wait_for(lambda: fresh(mesh, "n3"), "names are fresh on n3", 30)
+    assert Look(mesh, "n3").all_go_on
+    wait_until_fresh(mesh, "n3", seconds=30)
     mesh.node("n3").check_output("systemctl kill --signal=STOP consul")
     try:
-        assert instances(mesh, "n3") == set(WEB)
-        assert serves(mesh, "n3")
+        assert Look(mesh, "n3").all_go_on
     finally:
         mesh.node("n3").check_output("systemctl kill --signal=CONT consul")
+    wait_until_fresh(mesh, "n3", seconds=30)
 
 
 def test_a_killed_mesh_names_takes_no_ordinary_name_away_and_is_back_by_itself(mesh):
     before = mesh.node("n2").check_output("systemctl show -P MainPID mesh-names")
     mesh.node("n2").check_output("kill -9 %s", before)
-    assert ordinary_names(mesh, "n2")
-    mesh.wait_for(lambda: instances(mesh, "n2") == set(WEB), "n2 resolves the service again", 10)
+    assert Look(mesh, "n2").ordinary_names
+    wait_until_fresh(mesh, "n2", seconds=20)
     assert mesh.node("n2").check_output("systemctl show -P MainPID mesh-names") not in (before, "0")
 
 
@@ -103,15 +108,15 @@ def test_an_island_answers_with_those_that_it_can_reach(mesh):
         mesh.node(name).check_output("systemctl kill --signal=STOP consul")
     try:
         # Its catalog keeps the dead for as long as there is no leader.
-        mesh.wait_for(lambda: instances(mesh, "n1") == {"n1"}, "n1 leaves the dead out", 60)
-        assert serves(mesh, "n1")
-        assert ordinary_names(mesh, "n1")
+        mesh.wait_for(lambda: Look(mesh, "n1").instances == {"n1"}, "n1 leaves the dead out", 60)
+        assert Look(mesh, "n1").serves and Look(mesh, "n1").ordinary_names
         # Nor does it help the agent to start anew.
         mesh.node("n1").check_output("systemctl restart consul")
-        mesh.wait_for(lambda: instances(mesh, "n1") == {"n1"}, "n1 still knows its own", 30)
+        mesh.wait_for(lambda: Look(mesh, "n1").instances == {"n1"}, "n1 still knows its own", 30)
     finally:
         for name in ("n2", "n3"):
             mesh.node(name).check_output("systemctl kill --signal=CONT consul")
+    wait_until_fresh(mesh, seconds=90)
 
 
 @pytest.mark.slow
@@ -119,7 +124,8 @@ def test_what_is_known_outlives_a_reboot_without_consul(mesh):
     mesh.node("n3").check_output("systemctl disable consul")
     try:
         mesh.reboot("n3")
-        mesh.wait_for(lambda: instances(mesh, "n3") == set(WEB), "n3 resolves the service", 30)
-        assert status(mesh, "n3")["stale"]
+        mesh.wait_for(lambda: Look(mesh, "n3").all_go_on, "n3 resolves the service, and serves", 60)
+        assert Look(mesh, "n3").status["stale"]
     finally:
         mesh.node("n3").check_output("systemctl enable --now consul")
+    wait_until_fresh(mesh)

@@ -69,6 +69,10 @@ class Snapshot:
         self.content = content
         self._names = self._by_address()
 
+    def date(self, taken: float, confirmed: float) -> None:
+        self.taken, self.confirmed = taken, confirmed
+        self.content = {**self.content, "taken": taken, "confirmed": confirmed}
+
     def _by_address(self) -> dict[bytes, tuple]:
         names: dict[bytes, tuple] = {}
         for service, found in sorted(self.services.items()):

@@ -16,7 +16,7 @@ import time
 
 from . import answers
 from .agent import AgentError
-from .snapshot import Snapshot, SnapshotError, build, load, store
+from .snapshot import SnapshotError, build, load, store
 
 CATALOG = "/v1/internal/ui/nodes?stale&index={}&wait={}s"
 # A catalog that keeps changing is read again after so long, and is not read faster than at this rate: each reading comes from a server.
@@ -124,24 +124,25 @@ class Watch:
                 task.cancel()
 
     async def _take_up(self, reply) -> None:
-        known = self.answerer.snapshot
+        known, loop = self.answerer.snapshot, asyncio.get_running_loop()
         if known and self._settled and reply.index == known.index:
-            content = known.content
+            found = known
         else:
             members = await self.answerer.gossip.members()
-            content = build(reply.value(), members.datacenter, reply.index).content
+            # That of a large mesh takes a while, in which names are answered.
+            found = await loop.run_in_executor(None, lambda: build(reply.value(), members.datacenter, reply.index))
         if known and reply.index < known.index:
             self._older_since = self._older_since or time.monotonic()
             if time.monotonic() - self._older_since < OLDER_FOR_S:
                 raise SnapshotError("the catalog is older than what is known")
         self._older_since = 0.0
         now = self.last_good = time.time()
-        changed = not known or any(content[key] != known.content[key] for key in ("nodes", "services", "datacenter"))
-        content = {**content, "confirmed": now, "taken": now if changed else known.taken}
-        self.answerer.snapshot = Snapshot(content)
+        changed = not known or any(found.content[key] != known.content[key] for key in ("nodes", "services", "datacenter"))
+        found.date(now if changed else known.taken, now)
+        self.answerer.snapshot = found
         self._settled = True
         if changed or not 0 <= now - self._written < WRITE_EVERY_S:
-            await asyncio.get_running_loop().run_in_executor(None, store, self.path, content)
+            await loop.run_in_executor(None, store, self.path, found.content)
             self._written = now
 
     # ------------------------------------------------------------ Consul itself

@@ -169,10 +169,10 @@ def test_a_change_is_taken_up_and_a_service_that_is_gone_goes(kept, fake):
 
 def test_an_unchanged_catalog_is_waited_for_and_not_written_again(kept, fake):
     keep(kept)
-    written, first = os.stat(kept.path).st_mtime_ns, kept.answerer.snapshot
+    written, first = os.stat(kept.path).st_mtime_ns, kept.answerer.snapshot.content
     keep(kept, 1)
     assert os.stat(kept.path).st_mtime_ns == written
-    assert kept.answerer.snapshot.confirmed > first.confirmed and kept.answerer.snapshot.taken == first.taken
+    assert kept.answerer.snapshot.confirmed > first["confirmed"] and kept.answerer.snapshot.taken == first["taken"]
     assert sum("index=0&" in call for call in fake.calls) == 1
 
 
