@@ -17,7 +17,7 @@ SERVICE_MAINTENANCE = "_service_maintenance:"
 # What is heard of gossip only is looked for this often, also while nothing changes in the catalog. Seconds.
 BLOCK_S = 30.0
 LONGEST_PAUSE_S = 15.0
-# Looks that follow one another without a pause would be a load for the agent, whatever it answers.
+# Looks that follow one another without a pause would be a load for the agent, whatever it answers; and Consul takes a wait of 0 for one of minutes.
 LEAST_PAUSE_S = 0.1
 # With less time than this an agent that is only slow would pass for one that does not answer.
 LAST_LOOK_S = 1.0
@@ -173,7 +173,7 @@ def wait(
             if well_since is not None:
                 nap = min(nap, well_since + steady - time.monotonic())
             agent.timeout = _of(left) / 2
-            nap = max(0.0, min(nap, (left - agent.timeout) / (1 + client.WAIT_JITTER) - LAST_LOOK_S / 2))
+            nap = max(LEAST_PAUSE_S, min(nap, (left - agent.timeout) / (1 + client.WAIT_JITTER) - LAST_LOOK_S / 2))
             reply = agent.watch(path_of(name), index, nap, {} if has_leader else {"stale": ""})
             seen = parse(reply.value, gossip.alive_names(agent.members(timeout=_of(deadline - time.monotonic()))))
         except client.ClientError as error:

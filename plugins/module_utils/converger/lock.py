@@ -17,7 +17,8 @@ import typing
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
 from ansible_collections.vdloo.mesh.plugins.module_utils.converger import clock
 
-KEY = "/v1/kv/" + client.KV_PREFIX + "lock/converge"
+FOLDER = "/v1/kv/" + client.KV_PREFIX + "lock/"
+KEY = FOLDER + "converge"
 # What Consul keeps a lock to itself after its session ended without a release.
 DELAY_S = 15
 # A lock that rests is given to somebody within this; a little more than the delay.
@@ -165,14 +166,14 @@ class Lock:
         return self.agent.put(KEY, body, params) is True
 
 
-def look(agent: client.Client) -> tuple[dict, str]:
-    """Who has the lock: {"node", "pid", "since", "reason"} as far as the holder told, and its session, empty when nobody has it.
+def look(agent: client.Client, key: str = KEY) -> tuple[dict, str]:
+    """Who has the lock, or another one: {"node", "pid", "since", "reason"} as far as the holder told, and its session, empty when nobody has it.
 
     Of who had it last there is also "ended" and "outcome".
     """
     try:
         # Only the leader knows, once it has made sure that it still is the leader.
-        entries = agent.get(KEY, {"consistent": ""}).value
+        entries = agent.get(key, {"consistent": ""}).value
     except client.NotFound:
         return {}, ""
     entry = entries[0] if isinstance(entries, list) and entries and isinstance(entries[0], dict) else {}

@@ -60,7 +60,7 @@ class FakeAgent:
             return 500, "No cluster leader"
         if path == "/v1/catalog/services":
             return 200, self.catalog
-        deadline = time.monotonic() + float(query.get("wait", ["0ms"])[0][:-2]) / 1000
+        deadline = time.monotonic() + (float(query.get("wait", ["0ms"])[0][:-2]) / 1000 or 300)
         asked = int(query.get("index", ["0"])[0])
         while self.holds and 0 < asked == self.index and time.monotonic() < deadline:
             time.sleep(0.01)
