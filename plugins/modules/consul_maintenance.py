@@ -95,7 +95,7 @@ from ansible_collections.vdloo.mesh.plugins.module_utils.consul import checks, c
 MARK = "vdloo-mesh: "
 DRAINED = "/v1/kv/" + client.KV_PREFIX + "drained/"
 # What Consul is given to tell the leader of a maintenance, and this node of others that have just become healthy.
-TOLD_S = 15.0
+TOLD_S = 10.0
 
 
 class RefusedError(Exception):
