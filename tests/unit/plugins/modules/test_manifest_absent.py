@@ -4,15 +4,25 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
-from test_manifest import node, pytestmark  # noqa: F401 (a fixture, and a mark)
+import test_manifest
+
+pytestmark = test_manifest.pytestmark
 
 
-def absent(node, check=False, **sections):  # noqa: F811
+@pytest.fixture
+def node(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return test_manifest.Node(tmp_path, capsys)
+
+
+def absent(node, check=False, **sections):
     return node.run(check=check, state="absent", manifest=node.manifest(**sections))
 
 
-def test_its_files_and_its_record_are_removed_and_all_else_stays(node):  # noqa: F811
+def test_its_files_and_its_record_are_removed_and_all_else_stays(node):
     node.run()
     (node.etc / "others").write_text("mine\n")
     gone = absent(node)
@@ -24,12 +34,12 @@ def test_its_files_and_its_record_are_removed_and_all_else_stays(node):  # noqa:
     assert list((node.state / "previous").iterdir()) == []
 
 
-def test_where_it_never_was_nothing_changes(node):  # noqa: F811
+def test_where_it_never_was_nothing_changes(node):
     assert absent(node)["changed"] is False
     assert not (node.state / "manifests" / "web.json").exists()
 
 
-def test_a_dry_run_says_what_would_go_and_leaves_it(node):  # noqa: F811
+def test_a_dry_run_says_what_would_go_and_leaves_it(node):
     node.run()
     told = absent(node, check=True)
     assert told["changed_paths"] == node.paths("first", "conf")
@@ -37,7 +47,7 @@ def test_a_dry_run_says_what_would_go_and_leaves_it(node):  # noqa: F811
     assert set(node.tree()) == {"first", "conf"}
 
 
-def test_what_is_left_is_judged_before_anything_goes(node):  # noqa: F811
+def test_what_is_left_is_judged_before_anything_goes(node):
     node.run()
     (node.etc / "others").write_text("nonsense\n")
     checks = [{"directory": str(node.etc), "command": [str(node.base / "judge"), "%s"]}]
@@ -46,7 +56,7 @@ def test_what_is_left_is_judged_before_anything_goes(node):  # noqa: F811
     assert set(node.tree()) == {"first", "conf", "others"}
 
 
-def test_it_can_be_put_back(node):  # noqa: F811
+def test_it_can_be_put_back(node):
     node.run()
     before = node.tree()
     assert absent(node)["can_roll_back"] is True
@@ -56,6 +66,6 @@ def test_it_can_be_put_back(node):  # noqa: F811
 
 
 @pytest.mark.parametrize("state", ["absent", "present"])
-def test_it_needs_a_manifest(node, state):  # noqa: F811
+def test_it_needs_a_manifest(node, state):
     told = node.run(state=state)
     assert told["failed"] and "manifest" in told["msg"]
