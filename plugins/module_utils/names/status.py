@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import time
 import typing
 
@@ -106,7 +107,7 @@ def command(config: Config, as_json: bool) -> int:
             kept = f"; its snapshot was right {ago(snapshot.age())} ago" if snapshot else ""
         except SnapshotError as damaged:
             kept = f"; {damaged}"
-        print(f"mesh-names does not answer ({error}){kept}: see `journalctl -u mesh-names`")
+        sys.stdout.write(f"mesh-names does not answer ({error}){kept}: see `journalctl -u mesh-names`\n")
         return NOT_RUNNING
-    print(json.dumps(found, indent=2, sort_keys=True) if as_json else "\n".join(lines(found)))
+    sys.stdout.write((json.dumps(found, indent=2, sort_keys=True) if as_json else "\n".join(lines(found))) + "\n")
     return STALE if found["stale"] else FRESH

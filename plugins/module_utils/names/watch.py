@@ -37,6 +37,12 @@ CHECK_EVERY_S = 10.0
 CHECK_AGAIN_S = 1.0
 
 
+def tell(text: str) -> None:
+    """Say something to the journal."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 class Watch:
     """Refreshes the snapshot of an Answerer, and tells whether answers come from Consul or from there."""
 
@@ -70,7 +76,7 @@ class Watch:
     def _say(self, problem: str, quietly: bool = False) -> None:
         """Note a problem, and tell the journal of one that is new."""
         if problem and problem != self.problem and not quietly:
-            print(f"snapshot: {problem}", file=sys.stderr, flush=True)
+            tell(f"snapshot: {problem}")
         self.problem = problem
 
     # ------------------------------------------------------------ the catalog
@@ -169,7 +175,7 @@ class Watch:
         if stale != self.stale or (stale and why != self.why):
             self.since = time.time() if stale != self.stale else self.since
             told = f"Consul cannot be asked for all names ({why}): what was last known is answered" if stale else "Consul answers"
-            print(told, file=sys.stderr, flush=True)
+            tell(told)
             if not stale:
                 self._returned.set()
         self.stale, self.why = stale, why
