@@ -102,7 +102,7 @@ class RefusedError(Exception):
     """Too few would be left to send anybody to."""
 
 
-def instances(agent: client.Client, service: str) -> list[str]:
+def registered_ids(agent: client.Client, service: str) -> list[str]:
     """The identifiers of the instances of a service that are registered with this agent. Raises ClientError."""
     found = agent.get("/v1/agent/services").value
     entries = found.items() if isinstance(found, dict) else ()
@@ -197,7 +197,7 @@ def apply(agent: client.Client, options: dict, check_mode: bool) -> tuple[bool, 
     service, enabled, reason = options["service"], options["enabled"], options["reason"]
     if not service:
         return bool(change(agent, targets(None), enabled, reason, check_mode)), []
-    ids, node = instances(agent, service), agent.myself()["Config"]["NodeName"]
+    ids, node = registered_ids(agent, service), agent.myself()["Config"]["NodeName"]
     path, is_kept, wanted = f"{DRAINED}{service}/{node}", options["remember"] and not check_mode, targets(ids)
     is_new = False
 
