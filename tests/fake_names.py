@@ -118,16 +118,27 @@ class FakeAgent:
             allow_reuse_address = True
             daemon_threads = True
 
-        with WebServer(("127.0.0.1", 0), Http) as web, socketserver.ThreadingUDPServer(("127.0.0.1", 0), Udp) as udp:
-            udp.daemon_threads = True
-            with TcpServer(udp.server_address, Tcp) as tcp:
-                servers = (web, udp, tcp)
-                for server in servers:
-                    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-                self.dns_at, self.http_at = config.Server(*udp.server_address), config.Server(*web.server_address[:2])
-                yield self
-                for server in servers:
-                    server.shutdown()
+        class UdpServer(socketserver.ThreadingUDPServer):
+            daemon_threads = True
+
+        def dns_servers() -> tuple:
+            # What is free for UDP may be taken for TCP.
+            while True:
+                udp = UdpServer(("127.0.0.1", 0), Udp)
+                try:
+                    return udp, TcpServer(udp.server_address, Tcp)
+                except OSError:
+                    udp.server_close()
+
+        udp, tcp = dns_servers()
+        with WebServer(("127.0.0.1", 0), Http) as web, udp, tcp:
+            servers = (web, udp, tcp)
+            for server in servers:
+                threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+            self.dns_at, self.http_at = config.Server(*udp.server_address), config.Server(*web.server_address[:2])
+            yield self
+            for server in servers:
+                server.shutdown()
 
 
 def catalog(*nodes: tuple) -> list:
