@@ -130,15 +130,17 @@ class FakeAgent:
                 except OSError:
                     udp.server_close()
 
-        udp, tcp = dns_servers()
-        with WebServer(("127.0.0.1", 0), Http) as web, udp, tcp:
-            servers = (web, udp, tcp)
+        servers = [WebServer(("127.0.0.1", 0), Http), *dns_servers()]
+        web, udp, _tcp = servers
+        try:
             for server in servers:
                 threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
             self.dns_at, self.http_at = config.Server(*udp.server_address), config.Server(*web.server_address[:2])
             yield self
+        finally:
             for server in servers:
                 server.shutdown()
+                server.server_close()
 
 
 def catalog(*nodes: tuple) -> list:

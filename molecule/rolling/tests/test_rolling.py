@@ -151,14 +151,14 @@ def test_an_update_that_fails_stops_at_the_first_instance_and_no_request_is_lost
     assert run.code != 0
     said = flat(run.output)
     assert "web on n1 could not be updated: Wait until it is well" in said
-    assert "n1: not registered any more, so that nobody is sent there before it registers itself. n2: not touched. Mend what failed" in said
+    assert "n1: drained, so that nobody is sent there. n2: not touched. Mend what failed" in said
     assert lost(answers) == []
     assert version(mesh, "n2") == "served by n2 v1"
     assert (in_service(mesh), drained(mesh)) == ({"n2"}, {"n1"})
 
 
 def test_all_go_back_by_one_variable_and_the_failed_one_first(mesh):
-    # Its registration is gone, so only what was kept of the run tells of it. The mesh itself is the inventory.
+    # What was kept of the run tells that it is n1. The mesh itself is the inventory.
     run = roll(mesh, "v2", inventory=mesh.inventory.with_name("mesh.yml"), rolling_back="true", **BACK)
     assert run.code == 0, run.output
     assert "web goes back on n1, then n2" in run.output

@@ -118,7 +118,11 @@ def test_a_folder_that_others_may_write_to_is_not_used(node, monkeypatch):
 
 def test_a_full_disk_costs_the_time_only(node, monkeypatch):
     send(node, monkeypatch, {"one.py": "VALUE = 1\n"})
-    monkeypatch.setattr(kept_code.tempfile, "mkdtemp", lambda **_options: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+
+    def full(**_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept_code.tempfile, "mkdtemp", full)
     assert ".zip" in use("one").__file__
 
 
