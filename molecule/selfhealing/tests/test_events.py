@@ -143,8 +143,10 @@ def test_a_node_that_is_gone_begins_one_run_that_tells_of_it(mesh, events_only):
     try:
         wait_until_done(mesh, before, *OTHERS)
         assert runs(mesh, *OTHERS) - before == 1
-        holder = next(name for name in OTHERS if last_run(mesh, name).get("reason") == "event" and last_run(mesh, name).get("hooks"))
-        told = last_run(mesh, holder)
+        last = {name: last_run(mesh, name) for name in OTHERS}
+        holder = next((name for name in OTHERS if last[name].get("reason") == "event" and last[name].get("hooks")), "")
+        assert holder, last
+        told = last[holder]
         assert told["outcome"] in ("converged", "changed"), told
         alive = f"{len(OTHERS)}/{len(NODES)}"
         assert noted(mesh, *OTHERS, word="node_left") == [f"node_left {VICTIM} {alive} on {holder}"]

@@ -43,7 +43,7 @@ class Run:
         self.say = say
         self.record = status.begin(settings.node, reason)
         self.agent = client.Client(settings.consul_addr)
-        # It has found that there is nothing to converge, and tells nobody of itself.
+        # It has converged nothing, as there was nothing to do or somebody else is at it, and tells nobody of itself.
         self.idle = False
         self._began = clock.seconds()
         self._lost = ""
@@ -193,6 +193,8 @@ class Run:
         is_long = waited >= self.settings.island_after_s
         if obstacle != NO_LEADER and not is_long:
             self._close(status.STOOD_DOWN, why)
+            # It looks again in a moment. Until then the record tells of the run before.
+            self.idle = self.record["reason"] == "event"
             return
         self.say(f"{why}: this node repairs without the lock what needs none")
         ended = self._play(program, WITHOUT_AGREEMENT, turn, _nothing_lost)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from ansible_collections.vdloo.mesh.plugins.module_utils.consul import client
-from ansible_collections.vdloo.mesh.plugins.module_utils.converger import config, events, lock, membership, run
+from ansible_collections.vdloo.mesh.plugins.module_utils.converger import config, events, lock, membership, run, turn
 
 EVENT = ("--reason", "event")
 
@@ -55,6 +55,20 @@ def test_a_membership_that_nobody_has_left_behind_makes_a_run_that_does(agent, n
     assert (kept(agent)["members"], kept(agent)["by"]) == ({"c1": "alive", "c2": "failed"}, "n1")
     assert node.run(*EVENT)[1].endswith("there is nothing to do\n")
     assert len(node.calls) == 1
+
+
+def test_who_finds_the_lock_taken_leaves_the_record_of_the_run_before(agent, nodes):
+    keep(agent, c1="alive", c2="alive")
+    node = nodes("n1", agent.addr)
+    node.run(*EVENT)
+    before = node.record
+    session = agent.client.put("/v1/session/create", b"{}")["ID"]
+    assert agent.client.put(lock.KEY, b'{"node": "n9", "since": "then"}', {"acquire": session})
+    settings = config.load(str(node.config))[0]
+    with turn.taken(settings.run("lock"), "event") as descriptor:
+        second = run.Run(settings, "event", threading.Event(), str).work(descriptor)
+    assert second["outcome"] == "stood down"
+    assert node.record == before
 
 
 def test_ten_words_make_one_run(agent, nodes, wait_for):
