@@ -13,6 +13,7 @@ from .agent import Agent, AgentError, Shared
 from .config import Config
 from .gossip import Gossip, Members, packed
 from .overlay import Overlay
+from .pings import Pings
 from .records import NobodyKnows
 from .snapshot import Snapshot
 
@@ -40,6 +41,7 @@ class Answerer:
         self.config, self.agent = config, agent
         self.gossip = Gossip(agent)
         self.overlay = Overlay(config.registry)
+        self.pings = Pings()
         self.snapshot: Snapshot | None = None
         self.counts: collections.Counter = collections.Counter()
         self.consul_domain, self.mesh_domain = (wire.lowered(wire.parse_name(name)) for name in (config.consul_domain, config.mesh_domain))
@@ -98,7 +100,7 @@ class Answerer:
         return reply.records(found, self.mesh_domain)
 
     async def _consul(self, reply: Reply, packet: bytes, tcp: bool, address: str) -> Outcome:
-        """What Consul says, without the dead; what the snapshot says where Consul has nothing to say."""
+        """What Consul says, without the dead and the silent; what the snapshot says where Consul has nothing to say."""
         self.gossip.start()
         try:
             asked, silent = await self.agent.ask(packet, tcp), ""
@@ -120,10 +122,9 @@ class Answerer:
                 return Outcome(asked, CONSUL)
             if address or members is None or message.rcode != wire.NOERROR:
                 return Outcome(asked, CONSUL)
-            dead_addresses = set(members.dead_addresses)
-            if self.snapshot:
-                dead_addresses |= self.snapshot.dead_addresses(members)
-            left = records.without_dead(message, self.consul_domain, members, dead_addresses)
+            if reply.wanted:
+                self.pings.want(self.overlay.held(wire.address_of(record) for record in (*message.answers, *message.additionals)))
+            left = self._without_dead(message, members)
         except wire.WireError as error:
             return self._stale(reply, address, members, f"the agent's answer is none ({error})")
         if left is None:
@@ -134,6 +135,19 @@ class Answerer:
         if self._is_known(reply, address):
             return self._stale(reply, address, members, "all that the agent has are dead")
         return Outcome(reply.records([], self.consul_domain), FILTERED)
+
+    def _without_dead(self, message: wire.Message, members: Members) -> wire.Message | None:
+        """As records.without_dead. The silent go as well, as long as somebody is left."""
+        dead_addresses = set(members.dead_addresses)
+        if self.snapshot:
+            dead_addresses |= self.snapshot.dead_addresses(members)
+        silent = self.pings.silent()
+        if silent:
+            unheard = members._replace(dead=members.dead | self.overlay.named(silent))
+            left = records.without_dead(message, self.consul_domain, unheard, dead_addresses | silent)
+            if left and left.answers:
+                return left
+        return records.without_dead(message, self.consul_domain, members, dead_addresses)
 
     def usable(self) -> Snapshot | None:
         """The snapshot, unless there is none or it is too old."""
@@ -172,6 +186,10 @@ class Answerer:
         if found is None:
             return Outcome(reply.error(wire.NXDOMAIN, self.consul_domain), SNAPSHOT, why)
         alive = records.living(snapshot, found, members, self.gossip.remembered())
+        if reply.wanted:
+            self.pings.want(self.overlay.held(packed(one.address) for one in alive))
+        silent = self.pings.silent()
+        alive = [one for one in alive if packed(one.address) not in silent] or alive
         answers, additionals = records.records(reply.question, self.consul_domain, snapshot, found, alive)
         return Outcome(reply.records(answers, self.consul_domain, additionals), SNAPSHOT, why)
 
@@ -189,14 +207,14 @@ class Answerer:
         """Ask Consul what any mesh has, the way others ask."""
         name = (*(label.encode() for label in PROBE), *self.consul_domain)
         query = wire.Message(int(time.monotonic() * 1000) & 0xFFFF, wire.RD, (wire.Question(name, wire.ANY),))
-        return await self._consul(Reply(query, False), wire.encode(query), False, "")
+        return await self._consul(Reply(query, False, wanted=False), wire.encode(query), False, "")
 
 
 class Reply:
-    """Writes answers to one query."""
+    """Writes answers to one query. Somebody wants to go where the answer leads, unless the query is our own."""
 
-    def __init__(self, query: wire.Message, tcp: bool) -> None:
-        self.query, self.question = query, query.questions[0]
+    def __init__(self, query: wire.Message, tcp: bool, wanted: bool = True) -> None:
+        self.query, self.question, self.wanted = query, query.questions[0], wanted
         self.limit = 0xFFFF if tcp else min(MAX_UDP, wire.udp_size(query))
 
     def fitting(self, message: wire.Message) -> bytes:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+import typing
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # How often at most the file is looked at, in seconds.
@@ -54,6 +55,15 @@ class Overlay:
         self.problem = ""
         # Sorted, so that two names of one address always end with the same one.
         self.names = {address: name for name, address in sorted(self.addresses.items(), reverse=True)}
+
+    def held(self, addresses: typing.Iterable[bytes | None]) -> list[bytes]:
+        """Those of these packed addresses that a node of the mesh has."""
+        return [raw for raw in addresses if raw and str(ipaddress.ip_address(raw)) in self.names]
+
+    def named(self, addresses: typing.Iterable[bytes]) -> set[str]:
+        """The nodes that have these packed addresses."""
+        found = {str(ipaddress.ip_address(raw)) for raw in addresses}
+        return {name for name, address in self.addresses.items() if address in found}
 
 
 def members(registry: object) -> dict[str, str]:

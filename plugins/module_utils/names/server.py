@@ -52,7 +52,7 @@ class Server:
             raise OSError(f"cannot listen on {address} port {port} ({error.strerror}): set dnsmasq_names_port to a free port") from error
         tell_systemd("READY=1")
         try:
-            await asyncio.gather(self.watch.keep(), self.watch.check(), watchdog())
+            await asyncio.gather(self.watch.keep(), self.watch.check(), self.answerer.pings.run(), watchdog())
         finally:
             transport.close()
             listener.close()

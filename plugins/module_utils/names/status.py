@@ -42,6 +42,8 @@ def of(server: typing.Any) -> dict:
             "left_out": snapshot.left_out if snapshot else 0,
             "problem": watch.problem,
         },
+        "silent": sorted(answerer.overlay.named(answerer.pings.silent())),
+        "pings_problem": answerer.pings.problem,
         "registry": {"nodes": len(answerer.overlay.addresses), "problem": answerer.overlay.problem},
         "answered": dict(answerer.counts),
     }
@@ -91,7 +93,9 @@ def lines(found: dict) -> list[str]:
     if snapshot["left_out"]:
         told.append(f"          {snapshot['left_out']} instances are left out: there are more than a snapshot holds")
     told.append(f"registry: {registry['nodes']} nodes")
-    told += [f"problem:  {problem}" for problem in (snapshot["problem"], registry["problem"]) if problem]
+    if found["silent"]:
+        told.append(f"silent:   {', '.join(found['silent'])} do not answer a ping: others are answered where there are any")
+    told += [f"problem:  {problem}" for problem in (snapshot["problem"], registry["problem"], found["pings_problem"]) if problem]
     told.append("answered: " + (", ".join(f"{count} {source}" for source, count in sorted(found["answered"].items())) or "nothing yet"))
     return told
 
