@@ -80,6 +80,11 @@ class Mesh:
         lines = self.node(name).run("consul operator raft list-peers").stdout.splitlines()[1:]
         return {fields[0]: (fields[3], fields[4] == "true") for fields in map(str.split, lines)}
 
+    def well(self, name: str) -> set[str]:
+        """The servers that autopilot finds healthy; none without a leader, of which the answer is no JSON."""
+        told = self.node(name).check_output("curl -s http://127.0.0.1:8500/v1/operator/autopilot/health")
+        return {server["Name"] for server in json.loads(told)["Servers"] or [] if server["Healthy"]} if told.startswith("{") else set()
+
     def pids(self, name: str) -> dict[str, str]:
         """The main process and start of each daemon, which a restart would change."""
         return {

@@ -56,12 +56,6 @@ def servers(mesh, name: str) -> set[str]:
     return {member["Name"] for member in found if member["Status"] == 1 and member["Tags"].get("role") == "consul"}
 
 
-def well(mesh, name: str) -> set[str]:
-    """The servers that autopilot finds healthy; none without a leader, of which the answer is no JSON."""
-    told = mesh.node(name).check_output("curl -s http://127.0.0.1:8500/v1/operator/autopilot/health")
-    return {server["Name"] for server in json.loads(told)["Servers"] or [] if server["Healthy"]} if told.startswith("{") else set()
-
-
 def core_pids(mesh, name: str) -> dict[str, str]:
     """What tells whether cjdns or Consul was restarted."""
     return {daemon: value for daemon, value in mesh.pids(name).items() if daemon in ("cjdns", "consul")}
@@ -139,7 +133,7 @@ def test_a_dead_voter_is_replaced_by_a_node_of_its_site_that_may_be_one(mesh, tm
     for name in set(ALL) - {"home1"}:
         mesh.wait_for(lambda name=name: mesh.members(name).get("home1") != "alive", f"{name} knows that home1 is gone")
     # It may have been the leader, and without one no server is changed.
-    mesh.wait_for(lambda: well(mesh, "cloud1") >= set(FIRST) - {"home1"}, "the others are well")
+    mesh.wait_for(lambda: mesh.well("cloud1") >= set(FIRST) - {"home1"}, "the others are well")
     run = site(mesh, tmp_path, *ALL)
     assert "home1" in run.output and "unreachable=1" in run.output, run.output
     assert "promote home2" in " ".join(run.output.split()), run.output

@@ -94,7 +94,7 @@ def lines(found: dict) -> list[str]:
         told.append(f"          {snapshot['left_out']} instances are left out: there are more than a snapshot holds")
     told.append(f"registry: {registry['nodes']} nodes")
     if found["silent"]:
-        told.append(f"silent:   {', '.join(found['silent'])} do not answer a ping: others are answered where there are any")
+        told.append(f"silent:   no ping is answered by {', '.join(found['silent'])}: others are named where there are any")
     told += [f"problem:  {problem}" for problem in (snapshot["problem"], registry["problem"], found["pings_problem"]) if problem]
     told.append("answered: " + (", ".join(f"{count} {source}" for source, count in sorted(found["answered"].items())) or "nothing yet"))
     return told

@@ -8,9 +8,10 @@ import asyncio
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from ansible_collections.vdloo.mesh.plugins.module_utils.names import pings, wire
+from ansible_collections.vdloo.mesh.plugins.module_utils.names import pings, status, watch, wire
 from fake_names import rdata
 
 N1, N2, LOOPBACK = rdata("fc00::1"), rdata("fc00::2"), rdata("::1")
@@ -207,6 +208,15 @@ def test_a_silent_node_is_left_out_of_what_was_last_known(silent, fake):
     assert silent.addresses("web.service.consul") == {"fc00::1"}
     silent.went.add(N1)
     assert silent.addresses("web.service.consul") == {"fc00::1", "fc00::2"}
+
+
+def test_the_status_names_the_silent_and_what_keeps_it_from_pinging(silent):
+    silent.answerer.overlay.refresh()
+    silent.answerer.pings.problem = "nodes cannot be pinged"
+    found = status.of(SimpleNamespace(answerer=silent.answerer, watch=watch.Watch(silent.answerer), started=0.0))
+    assert found["silent"] == ["n2"]
+    assert "silent:   no ping is answered by n2: others are named where there are any" in status.lines(found)
+    assert "problem:  nodes cannot be pinged" in status.lines(found)
 
 
 async def probe(answerer) -> None:
