@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.vdloo.mesh.plugins.module_utils.routes import (
@@ -165,12 +166,17 @@ def scalar(value: object) -> str:
     raise AnsibleFilterError(f"h2o's configuration cannot hold {value!r} ({type(value).__name__})")
 
 
-def lines(node: object, indent: str) -> list[str]:
-    """Write a dictionary or list as block YAML, sorted by key, one scalar a line."""
+def precedence(host: str) -> tuple:
+    """Order the hosts: h2o takes the first that fits, and the very first for a name that fits none."""
+    return host != "default", host.startswith("*"), -len(host) if host.startswith("*") else 0, host
+
+
+def lines(node: object, indent: str, order: Callable[[str], object] = str) -> list[str]:
+    """Write a dictionary or list as block YAML, sorted by key (hosts by precedence), one scalar a line."""
     out = []
     entries: list[tuple[str, object]] = []
     if isinstance(node, dict):
-        for key, value in sorted(node.items(), key=lambda item: str(item[0])):
+        for key, value in sorted(node.items(), key=lambda item: order(str(item[0]))):
             name = scalar(str(key)) + ":"
             # h2o 2.2 wants one `listen` key for each listener, which no YAML library will write.
             several = key == "listen" and isinstance(value, (list, tuple))
@@ -180,7 +186,7 @@ def lines(node: object, indent: str) -> list[str]:
     for name, value in entries:
         if isinstance(value, (dict, list, tuple)) and value:
             out.append(indent + name)
-            out.extend(lines(value, indent + "  "))
+            out.extend(lines(value, indent + "  ", precedence if name == '"hosts":' and not indent else str))
         elif isinstance(value, (dict, list, tuple)):
             out.append(f"{indent}{name} {'{}' if isinstance(value, dict) else '[]'}")
         else:

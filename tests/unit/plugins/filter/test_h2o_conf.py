@@ -205,6 +205,14 @@ def test_all_listeners_are_found_wherever_they_stand():
     assert h2o_conf.listeners(settings) == ["*:80", "*:81", "127.0.0.1:8088"]
 
 
+def test_the_first_host_is_the_one_for_all_other_names_and_a_wildcard_comes_after_the_names_that_it_covers():
+    names = ["*.a.example", "*.b.a.example", "a.example", "b.a.example", "c.b.a.example"]
+    text = h2o_conf.conf({"hosts": h2o_conf.hosts([{**WEB, "host": name} for name in names], ports=[8000])})
+    hosts = list(yaml.safe_load(text)["hosts"])
+    exact = ["a.example", "a.example:8000", "b.a.example", "b.a.example:8000", "c.b.a.example", "c.b.a.example:8000"]
+    assert hosts == ["default", *exact, "*.b.a.example:8000", "*.a.example:8000", "*.b.a.example", "*.a.example"]
+
+
 def test_booleans_are_spelled_as_h2o_wants_them():
     assert h2o_conf.conf({"a": True, "b": {"c": False}}) == '"a": "ON"\n"b":\n  "c": "OFF"\n'
 
