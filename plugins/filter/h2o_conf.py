@@ -68,8 +68,9 @@ def setting_errors(settings: dict) -> list[str]:
     errors.extend(f"{name} {port} is not between 1 and 65535: give a free port" for name, port in ports.items() if as_port(port) is None)
     if len(ports) == 2 and len(set(ports.values())) == 1:
         errors.append(f"h2o_http_port and h2o_https_port are both {settings['http_port']}: give them different ports")
-    for name in ("attempts", "upstream_timeout"):
-        if settings[name] < 1:
+    for name in ("attempts", "upstream_timeout", "request_timeout", "websocket_timeout", "request_limit"):
+        # A text is what --extra-vars makes of a number.
+        if isinstance(settings[name], bool) or int(settings[name]) < 1:
             errors.append(f"h2o_{name} {settings[name]} is below 1: give at least 1")
     log = settings["access_log"]
     if log not in ("journal", "none") and not (PATH_RE.match(log) and not log.endswith("/")):
@@ -99,14 +100,29 @@ def ruby_string(text: str) -> str:
 
 def handler_of(route: dict, consul_domain: str, site: str, attempts: int, timeout: int) -> str:
     """Write the mruby handler that asks for a route; empty for one that h2o's own proxy serves."""
+    if not route.get("retry", True):
+        return ""
     near = [tag_of("site", site)] if route.get("near") and tag_of("site", site) else []
     canary = route.get("canary") or {}
-    if not route.get("retry", True) or (attempts < 2 and not near and not canary):
-        return ""
     upstreams = [upstream_of(route, consul_domain, tag) for tag in (*near, route.get("tag", ""))]
     asked = ", ".join(map(ruby_string, upstreams))
     first = f", {ruby_string(upstream_of(route, consul_domain, canary['tag']))}, {int(canary['percent'])}" if canary else ""
     return f"MeshRetry.new({asked if len(upstreams) == 1 else f'[{asked}]'}, {int(attempts)}, {int(timeout)}{first})"
+
+
+def commands_of(route: dict, consul_domain: str, handler: str, request_timeout: int, websocket_timeout: int) -> dict:
+    """Say what h2o does at the path of a valid route: ask with the handler, if there is one, and leave the rest to its own proxy."""
+    commands: dict[str, object] = {"proxy.reverse.url": f"http://{upstream_of(route, consul_domain, route.get('tag', ''))}/"}
+    if handler:
+        commands["mruby.handler"] = handler
+        # What the handler leaves to the proxy are large bodies, and these take their time.
+        commands["proxy.timeout.io"] = int(request_timeout) * 1000
+    if route.get("websocket"):
+        commands["proxy.websocket"] = True
+        commands["proxy.websocket.timeout"] = int(websocket_timeout) * 1000
+        # Services compare it with the Origin that a browser tells of.
+        commands["proxy.preserve-host"] = True
+    return commands
 
 
 def hosts(
@@ -118,6 +134,8 @@ def hosts(
     attempts: int = 1,
     timeout: int = 5,
     site: str = "",
+    request_timeout: int = 60,
+    websocket_timeout: int = 300,
 ) -> dict:
     """Build the `hosts` section of h2o's configuration out of the routes.
 
@@ -130,10 +148,8 @@ def hosts(
     names: dict[str, dict] = {"default": {}}
     for route in routes:
         host, path = place_of(route)
-        commands = {"proxy.reverse.url": f"http://{upstream_of(route, consul_domain, route.get('tag', ''))}/"}
-        handler = handler_of(route, consul_domain, site, attempts, timeout)
-        if handlers and handler:
-            commands["mruby.handler"] = load + handler
+        handler = handler_of(route, consul_domain, site, attempts, timeout) if handlers else ""
+        commands = commands_of(route, consul_domain, load + handler if handler else "", request_timeout, websocket_timeout)
         names.setdefault(host or "default", {})[path] = commands
     for paths in names.values():
         if handlers:

@@ -3,8 +3,8 @@
 """What a route of the ingress is, and what may stand in one. Pure: data in, data out.
 
 A route is a dictionary: `port` and either `service`, the name of a Consul service, or `upstream`, a DNS name or an IP address; and
-optionally `host`, `path` and `retry`. One to a service can also have `tag` (only instances with it), `near` (first those of the node's own site) and
-`canary` ({"tag", "percent"}: that share of the requests goes to instances with that tag).
+optionally `host`, `path`, `retry` and `websocket`. One to a service can also have `tag` (only instances with it), `near` (first those of the node's own site)
+and `canary` ({"tag", "percent"}: that share of the requests goes to instances with that tag).
 
 Nodes tell of the routes of their services in their records. Such a route is always to a service, and is written as `canonical` does.
 """
@@ -16,9 +16,9 @@ import json
 import re
 import typing
 
-ROUTE_KEYS = ("host", "path", "service", "upstream", "port", "retry", "tag", "near", "canary")
+ROUTE_KEYS = ("host", "path", "service", "upstream", "port", "retry", "websocket", "tag", "near", "canary")
 # What service_route knows; the rest follows from the service.
-OWN_KEYS = ("host", "path", "retry", "tag", "near", "canary")
+OWN_KEYS = ("host", "path", "retry", "websocket", "tag", "near", "canary")
 LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 LABEL_RE = re.compile(rf"{LABEL}\Z", re.IGNORECASE)
 NAME_RE = re.compile(rf"(?=.{{1,253}}\Z){LABEL}(?:\.{LABEL})*\Z", re.IGNORECASE)
@@ -89,7 +89,9 @@ def one_route_errors(route: dict) -> list[str]:
     elif as_port(route["port"]) is None:
         errors.append(f"port {route['port']!r} is not between 1 and 65535: give the port that the service listens on")
     errors.extend(
-        f"{key} {route[key]!r} is neither true nor false" for key in ("retry", "near") if not isinstance(route.get(key, True), bool)
+        f"{key} {route[key]!r} is neither true nor false"
+        for key in ("retry", "websocket", "near")
+        if not isinstance(route.get(key, True), bool)
     )
     return errors + _choice_errors(route)
 
@@ -140,6 +142,7 @@ def canonical(route: dict) -> dict[str, typing.Any]:
         "service": str(route["service"]).lower(),
         "port": as_port(route["port"]),
         "retry": False if route.get("retry", True) is False else None,
+        "websocket": True if route.get("websocket") else None,
         "near": True if route.get("near") else None,
         "tag": str(route["tag"]).lower() if route.get("tag") else None,
         "canary": {"tag": str(canary["tag"]).lower(), "percent": canary["percent"]} if canary else None,

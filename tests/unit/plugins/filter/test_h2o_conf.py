@@ -19,6 +19,9 @@ GOOD_SETTINGS = {
     "tls": {},
     "attempts": 10,
     "upstream_timeout": 5,
+    "request_timeout": 60,
+    "request_limit": 67108864,
+    "websocket_timeout": 300,
     "access_log": "journal",
     "consul_domain": "consul",
     "install_method": "package",
@@ -78,6 +81,7 @@ def test_a_valid_route_has_no_errors(route):
         ({"host": "default"}, "host 'default' is used by the role itself"),
         ({"host": "mesh-check.invalid"}, "is used by the role itself"),
         ({"retry": "no"}, "retry 'no' is neither true nor false"),
+        ({"websocket": "ON"}, "websocket 'ON' is neither true nor false"),
         ({"near": 1}, "near 1 is neither true nor false"),
         ({"tag": "v2.1"}, "tag 'v2.1' is not a DNS label: give one of the service's tags"),
         ({"tag": "v2", "near": True}, "near and tag are both set, and DNS takes one tag at a time: leave one of them out"),
@@ -133,16 +137,41 @@ def test_a_service_is_retried_by_mruby_and_else_goes_to_the_proxy():
         "/": {
             "mruby.handler": "require '/h.rb'; MeshRetry.new('web.service.consul:8080', 10, 5)",
             "proxy.reverse.url": "http://web.service.consul:8080/",
+            "proxy.timeout.io": 60000,
         }
     }
 
 
 @pytest.mark.parametrize(
     ("route", "options"),
-    [({**WEB, "retry": False}, {"handlers": "/h.rb", "attempts": 9}), (WEB, {"handlers": "/h.rb", "attempts": 1}), (WEB, {"attempts": 9})],
+    [
+        ({**WEB, "retry": False}, {"handlers": "/h.rb", "attempts": 9}),
+        ({**WEB, "retry": False, "websocket": False}, {"handlers": "/h.rb", "attempts": 1}),
+        (WEB, {"attempts": 9}),
+    ],
 )
-def test_nothing_is_retried_when_not_wanted_or_without_mruby(route, options):
+def test_h2os_own_proxy_serves_what_is_not_to_be_retried_and_everything_without_mruby(route, options):
     assert h2o_conf.hosts([route], **options)["default"]["paths"] == {"/": {"proxy.reverse.url": "http://web.service.consul:8080/"}}
+
+
+def test_with_one_attempt_the_handler_still_asks_as_its_failures_name_the_service():
+    paths = h2o_conf.hosts([WEB], handlers="/h.rb", attempts=1)["default"]["paths"]
+    assert paths["/"]["mruby.handler"] == "require '/h.rb'; MeshRetry.new('web.service.consul:8080', 1, 5)"
+
+
+def test_what_the_handler_leaves_to_the_proxy_may_take_as_long_as_a_request():
+    paths = h2o_conf.hosts([WEB], handlers="/h.rb", request_timeout=90)["default"]["paths"]
+    assert paths["/"]["proxy.timeout.io"] == 90000
+
+
+@pytest.mark.parametrize(("change", "handlers"), [({}, "/h.rb"), ({"retry": False}, "/h.rb"), ({}, "")])
+def test_a_websocket_passes_with_the_host_that_the_browser_asked_for(change, handlers):
+    def commands(**more):
+        return h2o_conf.hosts([{**WEB, **change, **more}], handlers=handlers, websocket_timeout=900)["default"]["paths"]["/"]
+
+    added = {"proxy.websocket": True, "proxy.websocket.timeout": 900000, "proxy.preserve-host": True}
+    assert commands(websocket=True) == {**commands(), **added}
+    assert commands(websocket=False) == commands()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +193,7 @@ def test_a_route_chooses_among_the_instances_by_the_names_that_it_asks_for(chang
     assert paths["/"] == {
         "mruby.handler": f"require '/h.rb'; MeshRetry.new({handler})",
         "proxy.reverse.url": f"http://{proxy}.service.consul:8080/",
+        "proxy.timeout.io": 60000,
     }
 
 
@@ -279,6 +309,7 @@ def test_good_settings_have_no_errors():
     assert h2o_conf.setting_errors({**GOOD_SETTINGS, "tls": tls, "access_log": "/var/log/h2o.log"}) == []
     archive = {"install_method": "binary", "archive": "/a.tgz", "checksum": "sha256:" + "0" * 64}
     assert h2o_conf.setting_errors({**GOOD_SETTINGS, **archive}) == []
+    assert h2o_conf.setting_errors({**GOOD_SETTINGS, "request_limit": "1000000", "attempts": "3"}) == []
 
 
 @pytest.mark.parametrize(
@@ -290,6 +321,10 @@ def test_good_settings_have_no_errors():
         ({"tls": {"certificate_file": "c", "key_file": "/k"}}, "h2o_tls.certificate_file c is not an absolute path"),
         ({"attempts": 0}, "h2o_attempts 0 is below 1"),
         ({"upstream_timeout": 0}, "h2o_upstream_timeout 0 is below 1"),
+        ({"request_timeout": -1}, "h2o_request_timeout -1 is below 1: give at least 1"),
+        ({"request_limit": 0}, "h2o_request_limit 0 is below 1: give at least 1"),
+        ({"request_limit": False}, "h2o_request_limit False is below 1"),
+        ({"websocket_timeout": 0}, "h2o_websocket_timeout 0 is below 1"),
         ({"access_log": "|rm -rf /"}, "h2o_access_log '|rm -rf /' is neither"),
         ({"access_log": "/var/log/"}, "h2o_access_log '/var/log/' is neither"),
         ({"consul_domain": "con sul"}, "h2o_consul_domain 'con sul' is not a DNS name"),

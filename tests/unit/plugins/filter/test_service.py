@@ -147,7 +147,10 @@ def test_the_mark_tells_any_two_definitions_apart_and_is_the_same_for_the_same()
         ({"meta": {"vdloo-mesh": "x"}}, "service_meta: vdloo-mesh is the role's own"),
         ({"meta": {str(number): "" for number in range(61)}}, "service_meta has 61 entries, and 60 are the most"),
         ({"route": "web.example.org"}, "service_route 'web.example.org' is not a dictionary"),
-        ({"route": {"port": 1}}, "service_route: unknown key port: the route of a service knows host, path, retry, tag, near, canary"),
+        (
+            {"route": {"port": 1}},
+            "service_route: unknown key port: the route of a service knows host, path, retry, websocket, tag, near, canary",
+        ),
         ({"route": {"host": "http://x"}}, "service_route: host 'http://x' is not a host name"),
         ({"route": {"path": "/" + "x" * 200}}, "service_route: the path has more than 200 characters"),
     ],
@@ -161,8 +164,8 @@ def test_what_is_wrong_is_told_with_its_variable_and_what_to_do(changes, message
 
 
 def test_the_route_of_a_service_is_told_in_one_way_only():
-    route = {"host": "Web.example.org", "path": "/shop/", "near": True, "retry": True}
-    expected = {"host": "web.example.org", "path": "/shop", "service": "web", "port": 8080, "near": True}
+    route = {"host": "Web.example.org", "path": "/shop/", "near": True, "retry": True, "websocket": True}
+    expected = {"host": "web.example.org", "path": "/shop", "service": "web", "port": 8080, "near": True, "websocket": True}
     assert service.route_of({**WEB, "route": route}) == expected
     assert routes.are_told([expected])
     assert service.route_of(WEB) == service.route_of({**WEB, "state": "absent", "route": route}) == {}

@@ -40,11 +40,12 @@ def test_a_route_is_written_in_one_way_whatever_way_it_was_given():
         "port": "8080",
         "retry": True,
         "near": False,
+        "websocket": False,
         "canary": {},
     }
     assert routes.canonical(given_route) == {**WEB, "path": "/shop"}
-    chosen = {**WEB, "retry": False, "tag": "V2"}
-    assert routes.canonical(chosen) == {**WEB, "retry": False, "tag": "v2"}
+    chosen = {**WEB, "retry": False, "websocket": True, "tag": "V2"}
+    assert routes.canonical(chosen) == {**WEB, "retry": False, "websocket": True, "tag": "v2"}
     canary = {**WEB, "near": True, "canary": {"tag": "v2", "percent": 10}}
     assert routes.canonical(canary) == canary
     assert routes.are_told([routes.canonical(chosen), canary])
@@ -62,6 +63,8 @@ def test_a_route_is_written_in_one_way_whatever_way_it_was_given():
         [{**WEB, "path": "/a b"}],
         [{**WEB, "port": "8080"}],
         [{**WEB, "retry": True}],
+        [{**WEB, "websocket": False}],
+        [{**WEB, "websocket": "yes"}],
         [{**WEB, "service": "web'); system('id"}],
         [{"host": "", "path": "/", "upstream": "192.0.2.1", "port": 80}],
         [{**WEB, "canary": {"tag": "x", "percent": "10"}}],

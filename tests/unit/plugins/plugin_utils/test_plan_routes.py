@@ -51,6 +51,17 @@ def test_a_route_of_one_node_is_given_to_every_node_and_then_nothing_is_left_to_
     assert (after["lines"], after["groups"], after["warnings"]) == ([], [], [])
 
 
+def test_a_service_that_comes_to_speak_over_websockets_is_a_change_on_every_node():
+    looks = converged()
+    publish(looks, "n1", WEB)
+    looks = brought(looks, make(looks))
+    publish(looks, "n1", {**WEB, "websocket": True})
+    made = make(looks)
+    assert made["registry"]["n1"]["routes"] == [{**WEB, "websocket": True}]
+    assert given(made) == dict.fromkeys(NODES, [{**WEB, "websocket": True}])
+    assert [line for line in made["lines"] if "h2o" in line] == [f"{name}: h2o: /etc/h2o.conf differs" for name in NODES]
+
+
 def test_a_service_without_a_route_is_nothing_to_the_plan():
     looks = converged()
     publish(looks, "n1", WEB)
