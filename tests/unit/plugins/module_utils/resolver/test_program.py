@@ -108,7 +108,7 @@ def test_the_units_call_it_where_its_files_are(role, files):
     folder, command = (role.role_value("dnsmasq", f"__dnsmasq_resolver_{name}", GIVEN) for name in ("dir", "command"))
     # A dash lets what follows fail: dnsmasq starts without the folder, too.
     assert settings(files[UNIT]["content"], "WorkingDirectory") == [f"-{folder}"]
-    for name, step in (("ExecStartPre", "learn"), ("ExecStartPost", "follow"), ("ExecStopPost", "release")):
+    for name, step in (("ExecStartPre", "learn"), ("ExecStartPost", "follow"), ("ExecStop", "release"), ("ExecStopPost", "release")):
         assert settings(files[UNIT]["content"], name) == [f"-+{command} {step}"]
         assert callable(getattr(handover.Handover, step))
     assert settings(files[FOLLOW_UNIT]["content"], "WorkingDirectory") == [folder]
