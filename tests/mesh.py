@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -21,12 +23,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # Molecule forces colours, which are in the way of whoever reads the output.
 ENVIRONMENT = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 DAEMONS = ("cjdns", "consul", "mesh-names", "dnsmasq-mesh", "h2o")
+# What a service says, and the status.
+ASK = """curl -s -m 10 -w ' %{http_code}' http://127.0.0.1/"""
 
 
 def changes(output: str) -> dict[str, int]:
     """How many tasks of a run changed something, by host."""
     recap = output.rpartition("PLAY RECAP")[2]
     return {name: int(count) for name, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", recap, re.MULTILINE)}
+
+
+def lost(answers: list[str]) -> list[str]:
+    """Those answers to requests that did not come from the web service."""
+    return [answer for answer in answers if not re.fullmatch(r"served by n\d( .+)? 200", answer)]
 
 
 class Run:
@@ -49,6 +58,7 @@ class Mesh:
         self.names = list(self.hosts)
         self._docker = docker.from_env()
         self._connections: dict = {}
+        self._loops = itertools.count()
 
     def node(self, name: str):
         """A testinfra host."""
@@ -99,6 +109,24 @@ class Mesh:
         self.container(name).restart(timeout=20)
         self._connections.pop(name, None)
         self.wait_for(lambda: self.node(name).run("true").rc == 0, f"{name} answers by SSH")
+
+    @contextlib.contextmanager
+    def repeated(self, name: str, command: str, pause: float) -> Iterator[list[str]]:
+        """Run a shell command on a node again and again, `pause` seconds after each; the list is filled in the end, with a line for each time."""
+        lines: list[str] = []
+        node, place = self.node(name), f"/root/repeated-{os.getpid()}-{next(self._loops)}"
+        loop = f"while [ ! -e {place}.enough ]; do echo $({command}); sleep {pause}; done >{place}; touch {place}.ended"
+        node.check_output("nohup sh -c %s </dev/null >/dev/null 2>&1 &", loop)
+        try:
+            yield lines
+        finally:
+            node.check_output("touch %s.enough", place)
+            self.wait_for(lambda: node.run("test -e %s.ended", place).rc == 0, f"the last {command} ends on {name}", 20)
+            lines += node.check_output("cat %s && rm %s %s.enough %s.ended", *[place] * 4).splitlines()
+
+    def requests(self, name: str, pause: float = 0.02) -> contextlib.AbstractContextManager[list[str]]:
+        """Ask the ingress of a node again and again, each time once; in the end the list holds all answers."""
+        return self.repeated(name, ASK, pause)
 
     def site(self, *arguments: str) -> Run:
         """Run site.yml from this machine."""

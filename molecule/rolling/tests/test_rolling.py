@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from mesh import ENVIRONMENT, ROOT, Run, playbook
+from mesh import ENVIRONMENT, ROOT, Run, lost, playbook
 
 ROLLING = ROOT / "playbooks" / "rolling.yml"
 TASKS = Path(__file__).resolve().parents[1] / "tasks"
@@ -27,8 +26,6 @@ OPTIONS = {
     "rolling_timeout": 30,
 }
 BACK = {"rolling_rollback_tasks": TASKS / "rollback.yml"}
-# Each request is made once, and a line is what came of it.
-ASK = 'while [ ! -e /root/enough ]; do echo "$(curl -s -m 10 -w " %{http_code}" http://127.0.0.1/ | tr "\\n" " ")"; sleep 0.02; done >/root/answers'
 
 
 def arguments(version: str, **options) -> list[str]:
@@ -86,24 +83,6 @@ def both_serve(mesh, wanted: str) -> bool:
     )
 
 
-@contextlib.contextmanager
-def requests(mesh):
-    """Ask n3 for the service again and again; what comes out is a list that is filled in the end."""
-    answers: list[str] = []
-    node = mesh.node("n3")
-    node.check_output("rm -f /root/enough; nohup sh -c %s </dev/null >/dev/null 2>&1 &", ASK)
-    try:
-        yield answers
-    finally:
-        node.check_output("touch /root/enough")
-        mesh.wait_for(lambda: node.run("pgrep -f [/]root/enough").rc != 0, "the last request is answered", 20)
-        answers += [" ".join(line.split()) for line in node.check_output("cat /root/answers").splitlines()]
-
-
-def lost(answers: list[str]) -> list[str]:
-    return [answer for answer in answers if not re.fullmatch(r"served by n[12]( .+)? 200", answer)]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _two_instances(mesh):
     mesh.wait_for(lambda: in_service(mesh) == {"n1", "n2"}, "both instances are in service")
@@ -136,7 +115,7 @@ def test_check_mode_shows_what_would_be_done_and_drains_nobody(mesh):
 
 
 def test_no_request_is_lost_while_both_instances_are_updated(mesh):
-    with requests(mesh) as answers:
+    with mesh.requests("n3") as answers:
         run = roll(mesh, "v1")
     assert run.code == 0, run.output
     assert lost(answers) == []
@@ -146,7 +125,7 @@ def test_no_request_is_lost_while_both_instances_are_updated(mesh):
 
 
 def test_an_update_that_fails_stops_at_the_first_instance_and_no_request_is_lost(mesh):
-    with requests(mesh) as answers:
+    with mesh.requests("n3") as answers:
         run = roll(mesh, "broken on n1", rolling_timeout=7)
     assert run.code != 0
     said = flat(run.output)
@@ -188,7 +167,7 @@ def test_the_last_healthy_instance_is_not_drained(mesh):
 
 
 def test_a_run_that_was_killed_is_picked_up_by_the_next_one(mesh, tmp_path):
-    with requests(mesh) as answers:
+    with mesh.requests("n3") as answers:
         # n1 is drained already, and comes first.
         with started(mesh, "slow", tmp_path / "log"):
             mesh.wait_for(lambda: mesh.node("n1").run("pgrep -f '[s]leep 601'").rc == 0, "the tasks are under way on n1", 90)
@@ -202,7 +181,7 @@ def test_a_run_that_was_killed_is_picked_up_by_the_next_one(mesh, tmp_path):
 
 @pytest.mark.slow
 def test_what_was_updated_goes_back_by_itself_when_a_later_one_fails(mesh):
-    with requests(mesh) as answers:
+    with mesh.requests("n3") as answers:
         run = roll(mesh, "broken on n2", rolling_timeout=7, rolling_rollback_on_failure="true", **BACK)
     assert run.code != 0
     said = flat(run.output)
