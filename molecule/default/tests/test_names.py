@@ -4,48 +4,13 @@
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import json
+import time
 
 import pytest
-
-NODES = ("n1", "n2", "n3")
-WEB = {"n1", "n2"}
-# All that is asked of a node, in one call: each answer within the patience of a user, on a line of its own.
-LOOK = """
-echo $(timeout 4 getent ahosts web.service.consul | awk '{print $1}' | sort -u)
-echo $(timeout 4 getent ahosts %s.mesh | awk '{print $1}' | sort -u)
-echo $(timeout 4 getent ahosts %s | awk '{print $1}' | sort -u)
-echo $(curl -s -m 5 http://127.0.0.1/)
-mesh-names --status --json
-"""
-
-
-class Look:
-    """How names are on a node: `instances` are the nodes on which it finds the service web."""
-
-    def __init__(self, mesh, name: str) -> None:
-        owners = {address(mesh, owner): owner for owner in NODES}
-        other = mesh.hosts["n2" if name == "n1" else "n1"]["testbed_container"]
-        web, own, ordinary, served, status = mesh.node(name).run(LOOK % ("n3", other)).stdout.split("\n", 4)
-        self.instances = {owners[found] for found in web.split()}
-        self.own_names = own == address(mesh, "n3")
-        self.ordinary_names = bool(ordinary)
-        self.serves = "served by" in served
-        self.status = json.loads(status) if status.startswith("{") else {}
-
-    @property
-    def all_go_on(self) -> bool:
-        return self.instances == WEB and self.own_names and self.ordinary_names and self.serves
-
-    @property
-    def fresh(self) -> bool:
-        """Whether Consul answers, and the snapshot of its services is the present one."""
-        return self.all_go_on and self.status.get("stale") is False and not self.status["snapshot"]["problem"]
-
-
-def address(mesh, name: str) -> str:
-    return str(ipaddress.ip_address(mesh.address(name)))
+from helpers import GONE, NODES, SHELL, SHELL_NAME, Look, address, all_fresh, found, publish
+from mesh import lost
 
 
 def wait_until_fresh(mesh, *names: str, seconds: float = 60) -> None:
@@ -61,24 +26,57 @@ def _fresh_at_first(mesh):
 @pytest.mark.parametrize("name", NODES)
 def test_every_node_has_a_name_of_its_own_in_both_directions(mesh, name):
     own = " ".join(f"{other}.mesh AAAA -x {address(mesh, other)}" for other in NODES)
-    found = mesh.node(name).check_output("dig +short @127.0.0.1 " + own).split()
-    assert found == [part for other in NODES for part in (address(mesh, other), f"{other}.mesh.")]
+    told = mesh.node(name).check_output("dig +short @127.0.0.1 " + own).split()
+    assert told == [part for other in NODES for part in (address(mesh, other), f"{other}.mesh.")]
     assert "NXDOMAIN" in mesh.node(name).check_output("dig @127.0.0.1 nobody.mesh AAAA")
 
 
-def test_names_and_the_service_go_on_while_all_of_consul_is_stopped(mesh):
+def published(mesh) -> list[str]:
+    """All names that the mesh has now: of its services, of those with a tag, and of its nodes."""
+    services = json.loads(mesh.node("n1").check_output("curl -s http://127.0.0.1:8500/v1/catalog/services"))
+    named = [".".join((*tag, service, "service.consul")) for service, tags in services.items() for tag in [(), *((tag,) for tag in tags)]]
+    return [*named, *(f"{name}.{domain}" for name in NODES for domain in ("mesh", "node.consul"))]
+
+
+def everywhere(mesh, command: str) -> None:
     for name in NODES:
-        mesh.node(name).check_output("systemctl stop consul")
+        mesh.node(name).check_output(command)
+
+
+@pytest.mark.parametrize("seconds", [10, pytest.param(600, marks=pytest.mark.slow)])
+def test_names_and_the_service_go_on_while_all_of_consul_is_stopped(mesh, seconds, tmp_path):
+    names = published(mesh)
+    owners = found(mesh, "n1", *names)
+    assert all(owners.values()), owners
     try:
-        for name in NODES:
-            assert Look(mesh, name).all_go_on, name
-        mesh.wait_for(lambda: Look(mesh, "n1").status["answers_from"] == "snapshot", "n1 says that it is stale", 15)
-        told = mesh.node("n1").run("mesh-names --status")
-        assert (told.rc, "STALE" in told.stdout) == (3, True)
+        with contextlib.ExitStack() as stack:
+            answers = {name: stack.enter_context(mesh.requests(name, pause=0.5)) for name in NODES}
+            began = time.monotonic()
+            everywhere(mesh, "systemctl stop --no-block consul")
+            try:
+                mesh.wait_for(lambda: Look(mesh, "n1").status["answers_from"] == "snapshot", "n1 says that it is stale", 15)
+                told = mesh.node("n1").run("mesh-names --status")
+                assert (told.rc, "STALE" in told.stdout) == (3, True)
+                while time.monotonic() < began + seconds:
+                    for name in NODES:
+                        assert found(mesh, name, *names) == owners, name
+                        assert Look(mesh, name).all_go_on, name
+                    time.sleep(2)
+                everywhere(mesh, "! systemctl is-active --quiet consul")
+            finally:
+                everywhere(mesh, "systemctl start --no-block consul")
+            mesh.wait_for(lambda: all_fresh(mesh), "names are fresh on all nodes", 30)
+            everywhere(mesh, "mesh-names --status")
+            new = publish(mesh, tmp_path, "n1", [SHELL])
+            assert new.code == 0, new.output
+            mesh.wait_for(
+                lambda: all(found(mesh, name, SHELL_NAME) == {SHELL_NAME: {"n1"}} for name in NODES), "all find a new service", 20
+            )
     finally:
-        for name in NODES:
-            mesh.node(name).check_output("systemctl start consul")
-    wait_until_fresh(mesh, seconds=30)
+        gone = publish(mesh, tmp_path, "n1", GONE[:1])
+    assert gone.code == 0, gone.output
+    assert {name: lost(given) for name, given in answers.items()} == {name: [] for name in NODES}
+    assert min(map(len, answers.values())) > seconds
 
 
 def test_an_agent_that_is_killed_or_hangs_is_not_missed(mesh):

@@ -4,27 +4,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 
 import pytest
 import yaml
-from mesh import ROOT, Run, playbook
+from helpers import GONE, NODES, ROLE, SHELL, SHELL_NAME, found, publish
+from mesh import ROOT, playbook
 
-NODES = ("n1", "n2", "n3")
 FILES = "find /etc/consul.d /var/lib/vdloo-mesh/manifests -type f -exec sha256sum {} + | sort"
-ROLE = "vdloo.mesh.service"
-# sshd stands in for any program: it listens on port 22 of every node, and knows nothing of the mesh.
-SHELL = {"service_name": "test-shell", "service_port": 22, "service_check": {"tcp": True, "interval": "1s"}}
-GONE = [{"service_name": name, "service_state": "absent"} for name in ("test-shell", "test-door")]
-
-
-def publish(mesh, path, node: str, services: list[dict], *arguments: str) -> Run:
-    """Run a user's own playbook on one node, with one include of the role for each of the services."""
-    tasks = [{"ansible.builtin.include_role": {"name": ROLE}, "vars": service} for service in services]
-    (path / "own.yml").write_text(yaml.safe_dump([{"hosts": node, "gather_facts": False, "tasks": tasks}]))
-    return playbook(mesh.inventory, path / "own.yml", *arguments)
 
 
 def refused(mesh, path, node: str, services: list[dict]) -> list[str]:
@@ -47,14 +35,6 @@ def refused(mesh, path, node: str, services: list[dict]) -> list[str]:
 def known(mesh, node: str) -> dict[str, dict]:
     """The services that the agent of a node has."""
     return json.loads(mesh.node(node).check_output("curl -s http://127.0.0.1:8500/v1/agent/services"))
-
-
-def found(mesh, node: str, *names: str) -> dict[str, set[str]]:
-    """The nodes whose addresses each name below service.consul has on a node, by the way that the programs there take."""
-    owners = {ipaddress.ip_address(mesh.address(owner)): owner for owner in NODES}
-    command = f"for name in {' '.join(names)}; do echo $name $(dig +short +time=2 AAAA $name.service.consul); done"
-    answers = (line.split() for line in mesh.node(node).check_output(command).splitlines())
-    return {name: {owners[ipaddress.ip_address(address)] for address in addresses} for name, *addresses in answers}
 
 
 def test_a_published_service_is_a_file_that_only_root_and_consul_read(mesh):
@@ -107,14 +87,14 @@ def test_services_of_one_node_come_change_and_go_without_a_restart(mesh, tmp_pat
         assert run.code == 0, run.output
         assert set(known(mesh, "n1")) >= {"web", "test-shell", "test-door"}
         names = ("test-shell", "v3.test-shell", "test-door", "site-home-cellar.test-door", "v-2-1.test-door")
-        expected = {**dict.fromkeys(names, {"n1"}), "site-cloud.test-door": set()}
+        expected = {**{f"{name}.service.consul": {"n1"} for name in names}, "site-cloud.test-door.service.consul": set()}
         for node in NODES:
             mesh.wait_for(lambda node=node: found(mesh, node, *expected) == expected, f"{node} finds the services", 20)
     finally:
         gone = publish(mesh, tmp_path, "n1", GONE)
     assert gone.code == 0, gone.output
     assert {name for name in known(mesh, "n1") if name.startswith("test-")} == set()
-    mesh.wait_for(lambda: found(mesh, "n3", "test-shell") == {"test-shell": set()}, "n3 finds it no more", 20)
+    mesh.wait_for(lambda: found(mesh, "n3", SHELL_NAME) == {SHELL_NAME: set()}, "n3 finds it no more", 20)
     assert mesh.node("n1").check_output(FILES) == files
     assert (mesh.pids("n1"), mesh.pids("n2")) == (before, others)
 

@@ -9,17 +9,8 @@ import re
 
 import collection
 import pytest
+from helpers import NODES, whole
 from mesh import changes
-
-NODES = ("n1", "n2", "n3")
-
-
-def whole(mesh) -> bool:
-    """Whether every node is up, knows all others as alive, and there is a leader."""
-    return all(
-        mesh.members(name) == dict.fromkeys(NODES, "alive") and sum(voter for _state, voter in mesh.raft(name).values()) == len(NODES)
-        for name in NODES
-    )
 
 
 def serves(mesh, name: str) -> bool:
