@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import pytest
 import yaml
-from helpers import GONE, NODES, ROLE, SHELL, SHELL_NAME, found, publish
+from helpers import GONE, NODES, ROLE, SHELL, SHELL_NAME, WEB, WEB_NAME, found, publish
 from mesh import ROOT, playbook
 
 FILES = "find /etc/consul.d /var/lib/vdloo-mesh/manifests -type f -exec sha256sum {} + | sort"
@@ -110,3 +111,29 @@ def test_every_node_answers_for_the_routes_of_the_services(mesh, name):
 def test_what_a_node_answers_for_is_in_its_record(mesh):
     told = {name: [(route["host"], route["service"]) for route in mesh.registry[name].get("routes", [])] for name in NODES}
     assert told == {"n1": [("n1.example.org", "web")], "n2": [("n2.example.org", "web")], "n3": []}
+
+
+@pytest.fixture(scope="module")
+def _three_instances(mesh):
+    """The service web on n3 as well: another user's, who publishes it with Consul's own command."""
+    node = mesh.node("n3")
+    node.check_output("systemd-run --collect --unit=test-third python3 /opt/mesh/tests/web/web.py n3 8080")
+    try:
+        node.check_output("consul services register -name=web -port=8080")
+        for name in NODES:
+            mesh.wait_for(lambda name=name: found(mesh, name, WEB_NAME) == {WEB_NAME: set(NODES)}, f"{name} finds all three", 20)
+        yield
+    finally:
+        node.run("consul services deregister -id=web")
+        node.check_output("systemctl stop test-third")
+    for name in NODES:
+        mesh.wait_for(lambda name=name: found(mesh, name, WEB_NAME) == {WEB_NAME: WEB}, f"{name} finds the third no more", 20)
+
+
+@pytest.mark.usefixtures("_three_instances")
+@pytest.mark.parametrize("name", NODES)
+def test_a_thousand_requests_spread_evenly_over_three_instances(mesh, name):
+    # Of one client, over one connection. Each instance has a third, and a fifth of that more or less: chance alone leaves that in one of 48,000 tests.
+    served = Counter(mesh.node(name).check_output("curl -s -m 60 'http://127.0.0.1/?[1-1000]'").splitlines())
+    assert set(served) == {f"served by {owner}" for owner in NODES}
+    assert all(267 <= count <= 400 for count in served.values()), served
