@@ -117,6 +117,8 @@ def test_check_mode_shows_what_would_be_done_and_drains_nobody(mesh):
 def test_no_request_is_lost_while_both_instances_are_updated(mesh):
     with mesh.requests("n3") as answers:
         run = roll(mesh, "v1")
+        # The last one is healthy, and names lead there again within seconds.
+        mesh.wait_for(lambda: "served by n2 v1" in mesh.node("n3").run("curl -s http://127.0.0.1/").stdout, "n2 is asked again", 20)
     assert run.code == 0, run.output
     assert lost(answers) == []
     counted = Counter(answers)
