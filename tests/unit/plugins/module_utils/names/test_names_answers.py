@@ -216,7 +216,8 @@ def test_an_agent_that_hangs_delays_one_question_and_that_not_for_long(names, fa
 
     took = asyncio.run(timed())
     assert max(took) < 2.0
-    assert sum(took[1:]) < 2.0, "the others did not wait"
+    # Each of the nineteen that waited would take half a second.
+    assert sum(took[1:]) < 5.0, "the others did not wait"
 
 
 def test_an_agent_that_hung_is_asked_again_after_a_while(names, fake, monkeypatch):
