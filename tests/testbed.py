@@ -234,14 +234,15 @@ class Testbed:
             known_hosts.append(f"{address} {host_key}")
             listens = options.get("listens", {})
             endpoints = [{"address": f"{addresses[network, name]}:{CJDNS_PORT}", "zone": zone} for network, zone in listens.items()]
-            hosts[name] = {
+            own = {
                 "ansible_host": address,
                 "testbed_container": container.name,
                 "mesh_endpoints": endpoints,
                 # An ordinary name that only the engine's name server knows, also where there is no Internet.
                 "dnsmasq_probe_names": [container.name],
-                **options.get("vars", {}),
             }
+            # What a host has would count more than what a topology gives to all.
+            hosts[name] = {key: value for key, value in own.items() if key not in self.topology.get("vars", {})} | options.get("vars", {})
         (self.directory / "known_hosts").write_text("".join(known_hosts))
         reach = {"ansible_ssh_private_key_file": str(CACHE / "id_ed25519"), "ansible_control_path_dir": str(self.control_path)}
         known_hosts_option = f"-o UserKnownHostsFile={self.directory / 'known_hosts'}"
