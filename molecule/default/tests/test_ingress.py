@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 import yaml
+from helpers import NODES
 from mesh import playbook
 
-NODES = ("n1", "n2", "n3")
 LIMIT = 4194304
 UPSTREAM_TIMEOUT = 5
 CERTIFICATE = {"certificate_file": "/etc/ssl/test-ingress.crt", "key_file": "/etc/ssl/private/test-ingress.key"}

@@ -31,6 +31,12 @@ def test_every_node_has_a_name_of_its_own_in_both_directions(mesh, name):
     assert "NXDOMAIN" in mesh.node(name).check_output("dig @127.0.0.1 nobody.mesh AAAA")
 
 
+@pytest.mark.parametrize("name", NODES)
+def test_mesh_names_may_ping_the_nodes_that_it_answers_with(mesh, name):
+    # Without that the unit would run all the same, and the dead would be answered for longer.
+    assert Look(mesh, name).status["pings_problem"] == ""
+
+
 def published(mesh) -> list[str]:
     """All names that the mesh has now: of its services, of those with a tag, and of its nodes."""
     services = json.loads(mesh.node("n1").check_output("curl -s http://127.0.0.1:8500/v1/catalog/services"))
