@@ -39,6 +39,10 @@ options:
     type: list
     elements: str
     default: [127.0.0.1, "::1"]
+  spare:
+    description: Loopback address on which somebody stands in for dnsmasq while that is down. The host asks it second. Empty for nobody.
+    type: str
+    default: ""
   domains:
     description: Domains that are Consul's. A network in CIDR form stands for its reverse zone.
     type: list
@@ -170,6 +174,9 @@ def examine(resolver, names_unit, names_listen):
     cure = "stop that, let it leave this address, or set dnsmasq_listen_addresses to another address of 127.0.0.0/8"
     for address in resolver.settings["addresses"]:
         problems += port_problem(resolver, address, DNS_PORT, resolver.settings["unit"], cure)
+    if resolver.settings["spare"]:
+        cure = "stop that, let it leave this address, or set dnsmasq_spare_address to another address of 127.0.0.0/8"
+        problems += port_problem(resolver, resolver.settings["spare"], DNS_PORT, names_unit, cure)
     if names_listen:
         address, dummy, port = names_listen.partition("#")
         problems += port_problem(resolver, address, int(port), names_unit, "stop that, or set dnsmasq_names_port to a free port")
@@ -272,6 +279,7 @@ def main():
             "managed": {"type": "bool", "default": True},
             "unit": {"type": "str", "default": "dnsmasq-mesh.service"},
             "addresses": {"type": "list", "elements": "str", "default": ["127.0.0.1", "::1"]},
+            "spare": {"type": "str", "default": ""},
             "domains": {"type": "list", "elements": "str", "default": ["consul"]},
             "names_unit": {"type": "str", "default": "mesh-names.service"},
             "names_listen": {"type": "str", "default": ""},
@@ -282,7 +290,7 @@ def main():
         supports_check_mode=True,
     )
     try:
-        settings = {key: module.params[key] for key in ("managed", "unit", "addresses", "options", "search", "probe_names")}
+        settings = {key: module.params[key] for key in ("managed", "unit", "addresses", "spare", "options", "search", "probe_names")}
         settings["domains"] = zones(module.params["domains"])
         # To put things back, what the hand-over noted is the truth.
         resolver = Handover(None if module.params["state"] == "absent" else settings)

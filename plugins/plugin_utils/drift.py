@@ -102,7 +102,7 @@ def of_dnsmasq(name: str, look: dict, render: Render) -> list[str]:
     if reasons == [NOT_SET_UP]:
         return reasons
     asked = render(name, "dnsmasq", {}, look["manifests"]["dnsmasq"].get("facts") or {})
-    settings = {key: asked[key] for key in ("managed", "addresses", "options", "probe_names", "search")}
+    settings = {key: asked[key] for key in ("managed", "addresses", "spare", "options", "probe_names", "search")}
     settings["domains"] = dns.zones(asked["domains"])
     host = look["resolver"]
     if host["problem"]:

@@ -19,6 +19,7 @@ EXTRAS = {
     "dnsmasq": {
         "managed": "dnsmasq_resolver_managed",
         "addresses": "dnsmasq_listen_addresses",
+        "spare": "dnsmasq_spare_address",
         "options": "dnsmasq_resolv_options",
         "probe_names": "dnsmasq_probe_names",
         "search": "dnsmasq_search",

@@ -229,6 +229,8 @@ def test_the_variables_of_names_reach_what_reads_them():
         "dnsmasq_mesh_domain": "nodes.example",
         "dnsmasq_names_port": 5353,
         "dnsmasq_names_max_age": 60,
+        "dnsmasq_spare_address": "127.0.0.9",
+        "dnsmasq_upstreams": ["192.0.2.1"],
     }
     files = files_of(render("dnsmasq", "__dnsmasq_manifest", given, {"python": "/usr/bin/python3"}))
     assert json.loads(files["/etc/dnsmasq-mesh/names.json"]["content"]) == {
@@ -240,6 +242,11 @@ def test_the_variables_of_names_reach_what_reads_them():
         "registry": "/var/lib/vdloo-mesh/registry.json",
         "snapshot": "/var/lib/mesh-names/snapshot.json",
         "max_age": 60,
+        "spare": "127.0.0.9#53",
+        "zones": ["discovery.example", "nodes.example", "fc00::/8"],
+        "upstreams": ["192.0.2.1"],
+        "upstream_files": ["/etc/dnsmasq-mesh/servers.conf", "/etc/dnsmasq-mesh/upstream.conf"],
+        "own": ["127.0.0.1", "::1", "127.0.0.9"],
     }
     lines = files["/etc/dnsmasq-mesh/dnsmasq.conf"]["content"].decode().splitlines()
     assert "server=/discovery.example/nodes.example/127.0.0.1#5353" in lines

@@ -52,6 +52,7 @@ INPUT = [
     ("consul", consul(consul_node_name="Not A Label"), ["consul_node_name 'Not A Label' is not a DNS label", "host n1"]),
     ("dnsmasq", {"dnsmasq_upstreams": ["dns.example.org"]}, ["dnsmasq_upstreams (dns.example.org)", "literal addresses"]),
     ("dnsmasq", {"dnsmasq_listen_addresses": ["0.0.0.0"]}, ["dnsmasq_listen_addresses (0.0.0.0)"]),
+    ("dnsmasq", {"dnsmasq_spare_address": "127.0.0.1"}, ["dnsmasq_spare_address (127.0.0.1) must be another address"]),
     ("dnsmasq", {"dnsmasq_mesh_domain": "nodes.consul"}, ["dnsmasq_mesh_domain (nodes.consul)", "none of them within the other"]),
     ("dnsmasq", {"dnsmasq_consul_http": "localhost:8500"}, ["dnsmasq_consul_http (localhost:8500)", "ADDRESS#PORT"]),
     ("dnsmasq", {"dnsmasq_names_port": 8600}, ["dnsmasq_names_port (8600)", "none of 53 and Consul's"]),

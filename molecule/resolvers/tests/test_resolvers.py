@@ -64,7 +64,7 @@ def test_search_domains_and_options_are_kept(mesh, name):
         assert "options ndots:0\n" in text
     else:
         assert "search lan\n" in text
-        assert re.findall(r"^nameserver (\S+)$", text, re.M) == ["127.0.0.1"]
+        assert re.findall(r"^nameserver (\S+)$", text, re.M) == ["127.0.0.1", "127.0.0.2"]
         assert name != "plain" or text.startswith("# by hand\n") and "options ndots:1\n" in text
 
 
@@ -113,20 +113,33 @@ def test_a_killed_dnsmasq_is_back_by_itself(mesh, name):
     node = mesh.node(name)
     before = node.check_output("systemctl show -P MainPID %s", SERVICE)
     node.check_output("kill -9 %s", before)
-    mesh.wait_for(lambda: looks_up(mesh, name, ordinary(name)), f"{name} has its own resolver", 20)
+    assert everything_resolves(mesh, name)
     mesh.wait_for(lambda: node.check_output("systemctl is-active %s", SERVICE) == "active", f"{SERVICE} on {name}", 30)
     mesh.wait_for(lambda: everything_resolves(mesh, name), f"{name} resolves all names", 30)
     assert node.check_output("systemctl show -P MainPID %s", SERVICE) != before
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_a_stopped_dnsmasq_leaves_the_host_its_own_resolver(mesh, name):
+def test_while_dnsmasq_is_stopped_mesh_names_stands_in_for_it(mesh, name):
+    node = mesh.node(name)
+    node.check_output("systemctl stop %s", SERVICE)
+    assert everything_resolves(mesh, name)
+    assert node.check_output("dig +short @127.0.0.2 -x fc00::1") == "n1.node.consul."
+    node.check_output("systemctl start %s", SERVICE)
+    mesh.wait_for(lambda: everything_resolves(mesh, name), f"{name} resolves all names", 30)
+
+
+@pytest.mark.parametrize("order", [(SERVICE, "mesh-names"), ("mesh-names", SERVICE)], ids=" then ".join)
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_host_whose_servers_are_both_stopped_has_its_own_resolver(mesh, name, order):
     if name == "resolvedconf":
         pytest.skip("its only servers are resolved's own, which dnsmasq asks in its stead")
     node = mesh.node(name)
-    node.check_output("systemctl stop %s", SERVICE)
+    for unit in order:
+        node.check_output("systemctl stop %s", unit)
     assert looks_up(mesh, name, ordinary(name))
-    node.check_output("systemctl start %s", SERVICE)
+    for unit in order:
+        node.check_output("systemctl start %s", unit)
     mesh.wait_for(lambda: everything_resolves(mesh, name), f"{name} resolves all names", 30)
 
 

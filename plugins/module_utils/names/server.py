@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import json
 import os
@@ -19,7 +20,9 @@ from . import status, wire
 from .agent import Agent
 from .answers import Answerer
 from .config import Config
-from .watch import Watch
+from .config import Server as Address
+from .spare import Spare
+from .watch import Watch, tell
 
 # More at once are dropped, as a network would: who asks will ask again.
 MOST_QUERIES = 256
@@ -36,48 +39,66 @@ class Server:
         self.config = config
         self.answerer = Answerer(config, Agent(config.consul_dns, config.consul_http))
         self.watch = Watch(self.answerer)
+        self.spare = Spare(config, self.answerer)
         self.started = time.time()
         self._queries: set = set()
         self._clients = 0
 
     async def run(self) -> None:
         """Serve until cancelled. Raise OSError when the port cannot be had."""
-        loop = asyncio.get_running_loop()
         self.watch.restore()
         address, port = self.config.listen
         try:
-            transport, dummy = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(address, port))
-            listener = await asyncio.start_server(self._client, address, port, backlog=MOST_CLIENTS)
+            listening = await self._listen(self.config.listen, self.answerer)
         except OSError as error:
             raise OSError(f"cannot listen on {address} port {port} ({error.strerror}): set dnsmasq_names_port to a free port") from error
+        if self.config.spare:
+            try:
+                listening += await self._listen(self.config.spare, self.spare)
+            except OSError as error:
+                # dnsmasq is there all the same.
+                self.spare.problem = (
+                    f"cannot stand in for dnsmasq on {self.config.spare.address} port {self.config.spare.port} ({error.strerror})"
+                )
+                tell(self.spare.problem)
         tell_systemd("READY=1")
         try:
             await asyncio.gather(self.watch.keep(), self.watch.check(), self.answerer.pings.run(), watchdog())
         finally:
-            transport.close()
-            listener.close()
+            for one in listening:
+                one.close()
             self.answerer.agent.close()
 
-    def received(self, packet: bytes, client: tuple, transport: asyncio.DatagramTransport) -> None:
+    async def _listen(self, at: Address, answerer: Answerer | Spare) -> list:
+        """Answer at an address with what somebody says, by UDP and TCP. Raise OSError."""
+        loop = asyncio.get_running_loop()
+        transport, dummy = await loop.create_datagram_endpoint(lambda: _Datagrams(self, answerer), local_addr=tuple(at))
+        try:
+            return [transport, await asyncio.start_server(functools.partial(self._client, answerer), *at, backlog=MOST_CLIENTS)]
+        except OSError:
+            transport.close()
+            raise
+
+    def received(self, packet: bytes, client: tuple, transport: asyncio.DatagramTransport, answerer: Answerer | Spare) -> None:
         if len(self._queries) >= MOST_QUERIES or not is_local(client):
             return
-        task = asyncio.ensure_future(self._datagram(packet, client, transport))
+        task = asyncio.ensure_future(self._datagram(packet, client, transport, answerer))
         self._queries.add(task)
         task.add_done_callback(self._queries.discard)
 
-    async def _datagram(self, packet: bytes, client: tuple, transport: asyncio.DatagramTransport) -> None:
-        answer = await self.answer(packet, False)
+    async def _datagram(self, packet: bytes, client: tuple, transport: asyncio.DatagramTransport, answerer: Answerer | Spare) -> None:
+        answer = await self.answer(packet, False, answerer)
         if answer:
             transport.sendto(answer, client)
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _client(self, answerer: Answerer | Spare, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients += 1
         try:
             if self._clients > MOST_CLIENTS or not is_local(writer.get_extra_info("peername") or ("",)):
                 return
             for _dummy in range(CLIENT_QUERIES):
                 packet = await asyncio.wait_for(_read(reader), CLIENT_S)
-                answer = await self.answer(packet, True)
+                answer = await self.answer(packet, True, answerer)
                 if not answer:
                     return
                 writer.write(struct.pack("!H", len(answer)) + answer)
@@ -89,9 +110,9 @@ class Server:
             self._clients -= 1
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
-    async def answer(self, packet: bytes, tcp: bool) -> bytes | None:
+    async def answer(self, packet: bytes, tcp: bool, answerer: Answerer | Spare) -> bytes | None:
         try:
-            return self._status(packet) or await self.answerer.answer(packet, tcp)
+            return self._status(packet) or await answerer.answer(packet, tcp)
         except Exception:  # pylint: disable=broad-except
             # Whatever a packet does to us, the next one is answered.
             traceback.print_exc(file=sys.stderr)
@@ -112,14 +133,14 @@ class Server:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, server: Server, answerer: Answerer | Spare) -> None:
+        self.server, self.answerer = server, answerer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple) -> None:
-        self.server.received(data, addr, self.transport)
+        self.server.received(data, addr, self.transport, self.answerer)
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

@@ -44,6 +44,7 @@ def of(server: typing.Any) -> dict:
         },
         "silent": sorted(answerer.overlay.named(answerer.pings.silent())),
         "pings_problem": answerer.pings.problem,
+        "spare_problem": server.spare.problem,
         "registry": {"nodes": len(answerer.overlay.addresses), "problem": answerer.overlay.problem},
         "answered": dict(answerer.counts),
     }
@@ -95,7 +96,11 @@ def lines(found: dict) -> list[str]:
     told.append(f"registry: {registry['nodes']} nodes")
     if found["silent"]:
         told.append(f"silent:   no ping is answered by {', '.join(found['silent'])}: others are named where there are any")
-    told += [f"problem:  {problem}" for problem in (snapshot["problem"], registry["problem"], found["pings_problem"]) if problem]
+    told += [
+        f"problem:  {problem}"
+        for problem in (snapshot["problem"], registry["problem"], found["pings_problem"], found["spare_problem"])
+        if problem
+    ]
     told.append("answered: " + (", ".join(f"{count} {source}" for source, count in sorted(found["answered"].items())) or "nothing yet"))
     return told
 

@@ -6,8 +6,8 @@
     note which name servers the host has by itself, for dnsmasq to ask
 ``follow``
     learn, then hand over (again), if the host is one that was handed over
-``release``
-    put the host's own resolver back for as long as dnsmasq is down
+``dnsmasq-stops``, ``spare-stops``
+    put the host's own resolver back while dnsmasq is down, and mesh-names does not stand in for it; the one that says so goes away, or is gone
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import sys
 from .handover import Handover
 from .host import ResolverError
 
+STEPS = ("learn", "follow", "dnsmasq-stops", "spare-stops")
+
 
 def main(argv):
-    if len(argv) != 2 or argv[1] not in ("learn", "follow", "release"):
-        sys.stderr.write("usage: python -m resolver learn|follow|release\n")
+    if len(argv) != 2 or argv[1] not in STEPS:
+        sys.stderr.write("usage: python -m resolver " + "|".join(STEPS) + "\n")
         return 2
     try:
         resolver = Handover()
         with resolver.locked():
-            getattr(resolver, argv[1])()
+            getattr(resolver, argv[1].replace("-", "_"))()
     except (ResolverError, OSError) as exc:
         sys.stderr.write(f"{argv[1]}: {exc}\n")
         return 1

@@ -39,14 +39,14 @@ ORIGINAL = STATE_DIR + "/resolv.conf.original"
 LOCK = "/run/dnsmasq-mesh.lock"
 
 
-def render(text, address, options, search=()):
-    """Return the host's resolv.conf with the local forwarder in place of its name servers.
+def render(text, servers, options, search=()):
+    """Return the host's resolv.conf with these local servers in place of its name servers.
 
     All else is kept: search domains (ours come after them), options (the host's own win) and comments. The first line matters most: it is how
     resolvconf, dhcpcd and NetworkManager know their own file, and they stop to update a file that has lost it.
     """
     lines, placed, given, searched = [], False, set(), []
-    forwarder = [MARK, f"nameserver {address}"]
+    forwarder = [MARK, *(f"nameserver {server}" for server in servers)]
     for line in text.splitlines():
         words = line.split()
         if line == MARK:
@@ -90,7 +90,7 @@ class Handover(Writer):
         return self.update(SETTINGS, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
 
     def rendered(self, manager):
-        return render(self.source(manager), self.address, self.settings["options"], self.settings["search"])
+        return render(self.source(manager), self.servers, self.settings["options"], self.settings["search"])
 
     def own_servers(self):
         """Return the name servers that are the host's own, in dnsmasq's words, as dnsmasq was told."""
@@ -119,9 +119,9 @@ class Handover(Writer):
             self.outside.run("systemctl", "kill", "--kill-who=main", "--signal=HUP", self.settings["unit"])
         return changed
 
-    def answers(self):
-        """Whether dnsmasq itself answers: it knows this name alone, whatever the state of the network."""
-        return self.outside.ask(self.address, "version.bind", qtype=16, qclass=3, timeout=1.0, tries=1) is not None
+    def answers(self, server=None):
+        """Whether dnsmasq itself, or who stands in for it, answers: it does so alone, whatever the state of the network."""
+        return self.outside.ask(server or self.address, "version.bind", qtype=16, qclass=3, timeout=1.0, tries=1) is not None
 
     def wait_for_dnsmasq(self, seconds=8):
         deadline = time.monotonic() + seconds
@@ -274,6 +274,18 @@ class Handover(Writer):
             self.write(RESOLV_CONF, text, like=self._like())
         return True
 
+    def retire(self, stays):
+        """One of the servers that the host asks is going away. Put the host's own resolver back, unless the other one (`stays`) answers."""
+        if stays in nameservers(self.read(RESOLV_CONF)) and self.answers(stays):
+            return False
+        return self.release()
+
+    def dnsmasq_stops(self):
+        return self.retire(self.settings["spare"])
+
+    def spare_stops(self):
+        return self.retire(self.address)
+
     def give_back(self, forget=True):
         """Undo a hand-over. Return whether there was anything to undo."""
         changed = self.release()
@@ -298,7 +310,9 @@ class Handover(Writer):
         resolving = set()
 
         def missing():
-            resolving.update(self.outside.host_resolves([name for name in names if name not in resolving]))
+            # By dnsmasq itself: what stands in for it would hide that it does not.
+            found = self.outside.host_resolves([name for name in names if name not in resolving])
+            resolving.update(name for name in found if self.knows(self.address, name))
             return self.native([name for name in names if name not in resolving])
 
         self._compare(names, missing, "the host does not resolve %s, though its own name servers do")

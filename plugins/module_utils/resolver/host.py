@@ -30,6 +30,7 @@ DEFAULTS = {
     "managed": True,
     "unit": "dnsmasq-mesh.service",
     "addresses": ["127.0.0.1", "::1"],
+    "spare": "",
     "domains": ["consul"],
     "options": [],
     "search": [],
@@ -88,7 +89,9 @@ class Resolver:
         self.settings.update(stored)
         self.settings.update(settings or {})
         # What an earlier run pointed the host at is ours as well.
-        self.known = set(self.settings["addresses"]) | set(stored.get("addresses", []))
+        self.known = {
+            address for found in (self.settings, stored) for address in [*found.get("addresses", []), found.get("spare")] if address
+        }
 
     def path(self, name):
         return os.path.join(self.root, name.lstrip("/"))
@@ -121,13 +124,18 @@ class Resolver:
     def address(self):
         return self.settings["addresses"][0]
 
+    @property
+    def servers(self):
+        """Whom the host is to ask: dnsmasq, and who stands in for it while it is down."""
+        return [self.address] + ([self.settings["spare"]] if self.settings["spare"] else [])
+
     def ours(self):
         """Whether /etc/resolv.conf is the file that we wrote: the mark alone is not enough, somebody may have edited it."""
         if os.path.islink(self.path(RESOLV_CONF)):
             return False
         text = self.read(RESOLV_CONF)
         servers = nameservers(text)
-        return MARK in text.splitlines() and len(servers) == 1 and servers[0] in self.known
+        return MARK in text.splitlines() and bool(servers) and set(servers) <= self.known
 
     def active(self, unit):
         return self.outside.run("systemctl", "is-active", "--quiet", unit)[0] == 0
@@ -180,7 +188,7 @@ class Resolver:
                 # One list holds all global servers, and only one of it is asked: dnsmasq asks the others in our stead.
                 lines.append("DNS=")
             lines += [
-                f"DNS={self.address}",
+                "DNS=" + " ".join(self.servers),
                 "Domains=" + " ".join(["~" + name for name in self.settings["domains"]] + self.settings["search"]),
             ]
             return RESOLVED_DROPIN, "\n".join(lines) + "\n", ("systemctl", "reload-or-restart", "systemd-resolved.service")
@@ -195,4 +203,4 @@ class Resolver:
         if manager == "resolved":
             path, text, dummy = self.dropin(manager)
             return self.read(path) == text and self.address in nameservers(self.read(RESOLVED_UPLINKS))
-        return self.ours() and nameservers(self.read(RESOLV_CONF)) == [self.address]
+        return self.ours() and nameservers(self.read(RESOLV_CONF)) == self.servers

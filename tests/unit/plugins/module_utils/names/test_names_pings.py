@@ -213,7 +213,9 @@ def test_a_silent_node_is_left_out_of_what_was_last_known(silent, fake):
 def test_the_status_names_the_silent_and_what_keeps_it_from_pinging(silent):
     silent.answerer.overlay.refresh()
     silent.answerer.pings.problem = "nodes cannot be pinged"
-    found = status.of(SimpleNamespace(answerer=silent.answerer, watch=watch.Watch(silent.answerer), started=0.0))
+    found = status.of(
+        SimpleNamespace(answerer=silent.answerer, watch=watch.Watch(silent.answerer), spare=SimpleNamespace(problem=""), started=0.0)
+    )
     assert found["silent"] == ["n2"]
     assert "silent:   no ping is answered by n2: others are named where there are any" in status.lines(found)
     assert "problem:  nodes cannot be pinged" in status.lines(found)

@@ -22,7 +22,7 @@ from ansible_collections.vdloo.mesh.plugins.module_utils import manifest_reader
 from ansible_collections.vdloo.mesh.plugins.module_utils.names import __main__ as program
 from ansible_collections.vdloo.mesh.plugins.module_utils.names import config, server, wire
 from ansible_collections.vdloo.mesh.plugins.plugin_utils import rendering
-from fake_names import Running, question, rdata
+from fake_names import Running, free_port, question, rdata
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -173,6 +173,29 @@ def test_it_tells_systemd_that_it_is_ready_and_still_lives(installed, settings, 
 def test_a_port_that_is_taken_is_said_and_ends_it(running):
     second = subprocess.run(running.argv("serve"), cwd=running.folder, capture_output=True, text=True, check=False, timeout=20)
     assert second.returncode == 1 and str(running.port) in second.stderr and "Traceback" not in second.stderr
+
+
+def test_a_place_to_stand_in_that_is_taken_is_told_and_the_rest_goes_on(installed, settings, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        program = Running(installed, settings._replace(spare=config.Server(*taken.getsockname())), tmp_path)
+        program.start()
+        try:
+            assert "problem:  cannot stand in for dnsmasq on 127.0.0.1" in program.status().stdout
+            assert program.udp(question("n1.mesh", wire.AAAA))
+        finally:
+            program.stop()
+
+
+def test_it_stands_in_for_dnsmasq_where_it_is_told_to(installed, settings, tmp_path):
+    at = config.Server("127.0.0.1", free_port())
+    program = Running(installed, settings._replace(spare=at, zones=("consul", "mesh")), tmp_path)
+    program.start()
+    try:
+        program.port = at.port
+        assert wire.decode(program.udp(question("n1.mesh", wire.AAAA))).rcode == wire.NOERROR
+        assert wire.decode(program.udp(question("example.org"))).rcode == wire.SERVFAIL
+    finally:
+        program.stop()
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"listen": "nowhere"}'])

@@ -260,24 +260,24 @@ def test_a_host_without_the_file_gets_none_back(house):
     )
 )
 def test_a_rendered_file_renders_to_itself(lines):
-    once = handover.render("\n".join(lines), "127.0.0.1", ["timeout:1", "attempts:2"])
-    assert handover.render(once, "127.0.0.1", ["timeout:1", "attempts:2"]) == once
+    once = handover.render("\n".join(lines), ["127.0.0.1"], ["timeout:1", "attempts:2"])
+    assert handover.render(once, ["127.0.0.1"], ["timeout:1", "attempts:2"]) == once
     assert host.nameservers(once) == ["127.0.0.1"]
     kept = [line for line in "\n".join(lines).splitlines() if not line.startswith("nameserver")]
     assert [line for line in once.splitlines() if line in lines] == kept
 
 
 def test_an_option_that_the_host_sets_wins():
-    assert "timeout:1" not in handover.render("options timeout:5\nnameserver 192.0.2.1\n", "127.0.0.1", ["timeout:1"])
+    assert "timeout:1" not in handover.render("options timeout:5\nnameserver 192.0.2.1\n", ["127.0.0.1"], ["timeout:1"])
 
 
 def test_search_domains_come_after_those_of_the_host_and_go_again():
     text = "domain lan\nsearch lan office\nnameserver 192.0.2.1\n"
-    once = handover.render(text, "127.0.0.1", [], ["mesh", "lan"])
+    once = handover.render(text, ["127.0.0.1"], [], ["mesh", "lan"])
     assert [line for line in once.splitlines() if line.startswith("search")][-1] == "search lan office mesh"
-    assert handover.render(once, "127.0.0.1", [], ["mesh", "lan"]) == once
-    assert "search" not in handover.render("nameserver 192.0.2.1\n", "127.0.0.1", [], [])
-    assert "search lan mesh\n" in handover.render("domain lan\n", "127.0.0.1", [], ["mesh"])
+    assert handover.render(once, ["127.0.0.1"], [], ["mesh", "lan"]) == once
+    assert "search" not in handover.render("nameserver 192.0.2.1\n", ["127.0.0.1"], [], [])
+    assert "search lan mesh\n" in handover.render("domain lan\n", ["127.0.0.1"], [], ["mesh"])
 
 
 def test_search_domains_are_taken_away_when_nobody_asks_for_them_any_more(house):

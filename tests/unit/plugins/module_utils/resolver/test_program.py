@@ -82,8 +82,8 @@ def test_it_is_taken_away_with_its_folder(role):
 def test_the_installed_files_run_by_themselves_and_leave_nothing_behind(role, installed):
     command = role.role_value("dnsmasq", "__dnsmasq_resolver_command", GIVEN).split()
     before = sorted(installed.rglob("*"))
-    assert run(installed, *command) == (2, "usage: python -m resolver learn|follow|release\n")
-    assert run(installed, *command, "remove") == (2, "usage: python -m resolver learn|follow|release\n")
+    assert run(installed, *command) == (2, "usage: python -m resolver learn|follow|dnsmasq-stops|spare-stops\n")
+    assert run(installed, *command, "remove") == (2, "usage: python -m resolver learn|follow|dnsmasq-stops|spare-stops\n")
     assert sorted(installed.rglob("*")) == before
 
 
@@ -108,9 +108,18 @@ def test_the_units_call_it_where_its_files_are(role, files):
     folder, command = (role.role_value("dnsmasq", f"__dnsmasq_resolver_{name}", GIVEN) for name in ("dir", "command"))
     # A dash lets what follows fail: dnsmasq starts without the folder, too.
     assert settings(files[UNIT]["content"], "WorkingDirectory") == [f"-{folder}"]
-    for name, step in (("ExecStartPre", "learn"), ("ExecStartPost", "follow"), ("ExecStop", "release"), ("ExecStopPost", "release")):
+    for name, step in (
+        ("ExecStartPre", "learn"),
+        ("ExecStartPost", "follow"),
+        ("ExecStop", "dnsmasq-stops"),
+        ("ExecStopPost", "dnsmasq-stops"),
+    ):
         assert settings(files[UNIT]["content"], name) == [f"-+{command} {step}"]
-        assert callable(getattr(handover.Handover, step))
+        assert step in program.STEPS
+    assert all(callable(getattr(handover.Handover, step.replace("-", "_"))) for step in program.STEPS)
+    for name in ("ExecStop", "ExecStopPost"):
+        (stop,) = settings(files["/etc/systemd/system/mesh-names.service"]["content"], name)
+        assert f"cd {folder} && exec {command} spare-stops; }}" in stop
     assert settings(files[FOLLOW_UNIT]["content"], "WorkingDirectory") == [folder]
     assert settings(files[FOLLOW_UNIT]["content"], "ExecStart") == [f"{command} follow"]
 
@@ -135,5 +144,5 @@ def test_the_program_says_why_it_could_not(small_house, capsys):
     folder = small_house / host.STATE_DIR.lstrip("/")
     folder.mkdir(parents=True)
     (folder / "handover.json").write_text("{")
-    assert program.main(["resolver", "release"]) == 1
-    assert capsys.readouterr().err.startswith(f"release: {host.SETTINGS} is damaged")
+    assert program.main(["resolver", "dnsmasq-stops"]) == 1
+    assert capsys.readouterr().err.startswith(f"dnsmasq-stops: {host.SETTINGS} is damaged")
