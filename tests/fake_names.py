@@ -208,7 +208,7 @@ class Running:
         self.port = free_port()
         told = {**settings._asdict(), "listen": f"127.0.0.1#{self.port}"}
         told |= {key: f"{told[key].address}#{told[key].port}" for key in ("consul_dns", "consul_http")}
-        told["spare"] = f"{settings.spare.address}#{settings.spare.port}" if settings.spare else ""
+        told |= {key: f"{told[key].address}#{told[key].port}" if told[key] else "" for key in ("spare", "dnsmasq")}
         told["upstreams"] = [f"{server.address}#{server.port}" for server in settings.upstreams]
         self.folder, self.config = folder, work / "told.json"
         self.config.write_text(json.dumps(told))

@@ -243,6 +243,7 @@ def test_the_variables_of_names_reach_what_reads_them():
         "snapshot": "/var/lib/mesh-names/snapshot.json",
         "max_age": 60,
         "spare": "127.0.0.9#53",
+        "dnsmasq": "127.0.0.1#53",
         "zones": ["discovery.example", "nodes.example", "fc00::/8"],
         "upstreams": ["192.0.2.1"],
         "upstream_files": ["/etc/dnsmasq-mesh/servers.conf", "/etc/dnsmasq-mesh/upstream.conf"],

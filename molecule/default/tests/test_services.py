@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ from collections import Counter
 import pytest
 import yaml
 from helpers import GONE, NODES, ROLE, SHELL, SHELL_NAME, WEB, WEB_NAME, found, publish
-from mesh import ROOT, playbook
+from mesh import ROOT, lost, playbook
 
 FILES = "find /etc/consul.d /var/lib/vdloo-mesh/manifests -type f -exec sha256sum {} + | sort"
 
@@ -111,6 +112,26 @@ def test_every_node_answers_for_the_routes_of_the_services(mesh, name):
 def test_what_a_node_answers_for_is_in_its_record(mesh):
     told = {name: [(route["host"], route["service"]) for route in mesh.registry[name].get("routes", [])] for name in NODES}
     assert told == {"n1": [("n1.example.org", "web")], "n2": [("n2.example.org", "web")], "n3": []}
+
+
+@pytest.mark.parametrize("fault", ["its process ends", "its node freezes"])
+def test_an_instance_that_is_gone_loses_its_name_in_seconds_and_no_request(mesh, fault):
+    node = mesh.node("n2")
+    stop, start = (functools.partial(node.check_output, f"systemctl {verb} mesh-demo-web") for verb in ("stop", "start"))
+    begin, end, seconds = {
+        "its process ends": (stop, start, 5),
+        "its node freezes": (mesh.container("n2").pause, mesh.container("n2").unpause, 15),
+    }[fault]
+    with mesh.requests("n3") as answers:
+        mesh.wait_for(lambda: found(mesh, "n3", WEB_NAME) == {WEB_NAME: WEB}, "n3 finds both", 20)
+        begin()
+        try:
+            mesh.wait_for(lambda: found(mesh, "n3", WEB_NAME) == {WEB_NAME: {"n1"}}, f"n3 finds the other one alone after {fault}", seconds)
+        finally:
+            end()
+        mesh.wait_for(lambda: found(mesh, "n3", WEB_NAME) == {WEB_NAME: WEB}, "n3 finds both again", 30)
+    assert len(answers) > 20 and lost(answers) == []
+    assert {answer.split()[2] for answer in answers} == WEB
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,9 @@ class Config(typing.NamedTuple):
     """What the program is told.
 
     `max_age` is in seconds: how long what is known of the services may be answered with after it was last seen to be right. `spare` is where dnsmasq is
-    stood in for, None for nowhere; the others that follow are for that: the domains and networks that are not for the host's own name
-    servers (`zones`), these servers (`upstreams`, or what is in `upstream_files` where there are none), and the addresses that are ours (`own`).
+    stood in for, None for nowhere; the others that follow are for that: where dnsmasq is (`dnsmasq`), the domains and networks that are not for
+    the host's own name servers (`zones`), these servers (`upstreams`, or what is in `upstream_files` where there are none), and the addresses
+    that are ours (`own`).
     """
 
     listen: Server
@@ -37,6 +38,7 @@ class Config(typing.NamedTuple):
     snapshot: str
     max_age: int
     spare: Server | None = None
+    dnsmasq: Server | None = None
     zones: tuple = ()
     upstreams: tuple = ()
     upstream_files: tuple = ()
@@ -57,9 +59,9 @@ def load(path: str) -> Config:
             found = json.load(stream)
         servers = {key: parse_server(found[key]) for key in ("listen", "consul_dns", "consul_http")}
         texts = {key: str(found[key]) for key in ("consul_domain", "mesh_domain", "registry", "snapshot")}
-        spare = parse_server(found["spare"]) if found["spare"] else None
+        optional = {key: parse_server(found[key]) if found[key] else None for key in ("spare", "dnsmasq")}
         upstreams = tuple(parse_server(text if "#" in text else text + "#53") for text in found["upstreams"])
         lists = {key: tuple(map(str, found[key])) for key in ("zones", "upstream_files", "own")}
-        return Config(**servers, **texts, max_age=int(found["max_age"]), spare=spare, upstreams=upstreams, **lists)
+        return Config(**servers, **texts, max_age=int(found["max_age"]), **optional, upstreams=upstreams, **lists)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be used ({type(error).__name__}: {error}): run the role dnsmasq again") from error

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Stands in for dnsmasq: answers all names, of which those that are not ours come from the host's own name servers, as they are.
 
-The host has it as its second name server, and so asks it while dnsmasq is down, as after a crash or during an upgrade.
+The host has it as its second name server, and so asks it while dnsmasq is down, as after a crash or during an upgrade. Some ask it also when
+dnsmasq is back: systemd-resolved stays with a server that answers, and other resolvers take turns or ask both. For them dnsmasq has the word, as long
+as it answers at once.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from .config import Config, Server, parse_server
 
 # How often at most the files with the host's own name servers are looked at.
 LOOK_EVERY_S = 1.0
-# How long one of them may take, before the next is asked. Whoever asks gives up after a few seconds.
+# How long dnsmasq may take, and how long one of those servers, before the next is asked. Whoever asks gives up after a few seconds.
+DNSMASQ_S = 0.2
 ANSWER_S = 1.5
 MOST_SERVERS = 3
 DNS_PORT = 53
@@ -72,9 +75,10 @@ class Spare:
             query = None
         if query is None or query.flags & wire.QR or len(query.questions) != 1 or self._is_ours(query.questions[0]):
             return await self.answerer.answer(packet, tcp)
-        for server in self.servers()[:MOST_SERVERS]:
+        dnsmasq = [(self.config.dnsmasq, DNSMASQ_S)] if self.config.dnsmasq else []
+        for server, seconds in dnsmasq + [(server, ANSWER_S) for server in self.servers()[:MOST_SERVERS]]:
             try:
-                return await asyncio.wait_for(_ask_tcp(server, packet) if tcp else _ask_udp(server, packet), ANSWER_S)
+                return await asyncio.wait_for(_ask_tcp(server, packet) if tcp else _ask_udp(server, packet), seconds)
             except (OSError, EOFError, AgentError, asyncio.TimeoutError):
                 continue
         return wire.encode(query._replace(flags=wire.QR | wire.RA | (query.flags & wire.RD) | wire.SERVFAIL, additionals=()))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,29 @@ def test_where_a_server_is_silent_or_gone_the_next_one_is_asked(found, upstream,
         dead = config.Server(HERE, free_port())
         found.config = told._replace(upstreams=(dead, config.Server(*silent.getsockname()), upstream.dns_at))
         assert len(wire.decode(ask(found, question("example.org"))).answers) == 1
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_what_dnsmasq_says_counts_while_it_is_there(found, told, upstream, tcp):
+    with FakeAgent().running() as dnsmasq:
+        dnsmasq.dns = {("example.org", wire.A): [rdata("192.0.2.99")]}
+        found.config = told._replace(dnsmasq=dnsmasq.dns_at)
+        assert wire.decode(ask(found, question("example.org"), tcp)).answers[0].data == rdata("192.0.2.99")
+        # Ours it would only ask us for.
+        ask(found, question("n1.mesh", wire.AAAA), tcp)
+        assert (len(dnsmasq.asked), upstream.asked) == (1, [])
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_dnsmasq_that_hangs_or_is_gone_is_not_waited_for(found, told, tcp):
+    with FakeAgent().running() as dnsmasq:
+        dnsmasq.dns_hangs = True
+        found.config = told._replace(dnsmasq=dnsmasq.dns_at)
+        began = time.monotonic()
+        assert wire.decode(ask(found, question("example.org"), tcp)).answers[0].data == rdata("192.0.2.10")
+        # A program asks elsewhere, or again, after a second.
+        assert time.monotonic() - began < 1
+    assert wire.decode(ask(found, question("example.org"), tcp)).answers[0].data == rdata("192.0.2.10")
 
 
 def test_where_nobody_answers_that_is_the_answer(found, told):
