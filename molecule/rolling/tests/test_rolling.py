@@ -206,3 +206,22 @@ def test_of_two_users_one_waits_for_the_other(mesh, tmp_path):
         assert (in_service(mesh), drained(mesh)) == ({"n1", "n2"}, set())
         ann("free")
         mesh.wait_for(lambda: drained(mesh) == {"n1"}, "the other one begins", 20)
+
+
+def test_two_at_a_time_do_not_leave_the_service_without_an_instance(mesh):
+    before = {name: version(mesh, name) for name in ("n1", "n2")}
+    # Both look at the same moment, and each finds the other one well.
+    with mesh.requests("n3") as answers:
+        run = roll(mesh, "v3", rolling_batch=2)
+    assert run.code != 0
+    assert "is not drained, as the other nodes cannot do without it" in flat(run.output)
+    assert lost(answers) == []
+    assert (in_service(mesh), drained(mesh)) == ({"n1", "n2"}, set())
+    # One of them may have been let through.
+    assert any(version(mesh, name) == before[name] for name in before)
+
+
+def test_two_at_a_time_are_updated_where_an_outage_is_allowed(mesh):
+    run = roll(mesh, "v4", rolling_batch=2, rolling_allow_outage="true")
+    assert run.code == 0, run.output
+    assert both_serve(mesh, "v4")
