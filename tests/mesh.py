@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import itertools
 import json
 import os
@@ -35,7 +36,7 @@ def changes(output: str) -> dict[str, int]:
 
 def lost(answers: list[str]) -> list[str]:
     """Those answers to requests that did not come from the web service."""
-    return [answer for answer in answers if not re.fullmatch(r"served by n\d( .+)? 200", answer)]
+    return [answer for answer in answers if not re.fullmatch(r"served by \w+( .+)? 200", answer)]
 
 
 class Run:
@@ -76,6 +77,13 @@ class Mesh:
 
     def address(self, name: str) -> str:
         return self.registry[name]["address"]
+
+    def found(self, name: str, *asked: str) -> dict[str, set[str]]:
+        """The nodes whose addresses each name has on a node, by the way that the programs there take."""
+        owners = {str(ipaddress.ip_address(record["address"])): owner for owner, record in self.registry.items()}
+        command = f"for name in {' '.join(asked)}; do echo $name $(timeout 4 getent ahosts $name | awk '{{print $1}}' | sort -u); done"
+        answers = (line.split() for line in self.node(name).check_output(command).splitlines())
+        return {text: {owners[address] for address in addresses} for text, *addresses in answers}
 
     def pings(self, source: str, target: str) -> bool:
         return self.node(source).run("ping -6 -c 1 -W 2 %s", self.address(target)).rc == 0

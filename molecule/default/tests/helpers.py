@@ -64,14 +64,6 @@ def owners(mesh) -> dict[str, str]:
     return {address(mesh, name): name for name in NODES}
 
 
-def found(mesh, node: str, *names: str) -> dict[str, set[str]]:
-    """The nodes whose addresses each name has on a node, by the way that the programs there take."""
-    nodes = owners(mesh)
-    command = f"for name in {' '.join(names)}; do echo $name $(timeout 4 getent ahosts $name | awk '{{print $1}}' | sort -u); done"
-    answers = (line.split() for line in mesh.node(node).check_output(command).splitlines())
-    return {name: {nodes[address] for address in addresses} for name, *addresses in answers}
-
-
 def all_fresh(mesh) -> bool:
     return all(Look(mesh, name).fresh for name in NODES)
 

@@ -9,7 +9,7 @@ import json
 import time
 
 import pytest
-from helpers import GONE, NODES, SHELL, SHELL_NAME, Look, address, all_fresh, found, publish
+from helpers import GONE, NODES, SHELL, SHELL_NAME, Look, address, all_fresh, publish
 from mesh import lost
 
 
@@ -52,7 +52,7 @@ def everywhere(mesh, command: str) -> None:
 @pytest.mark.parametrize("seconds", [10, pytest.param(600, marks=pytest.mark.slow)])
 def test_names_and_the_service_go_on_while_all_of_consul_is_stopped(mesh, seconds, tmp_path):
     names = published(mesh)
-    owners = found(mesh, "n1", *names)
+    owners = mesh.found("n1", *names)
     assert all(owners.values()), owners
     try:
         with contextlib.ExitStack() as stack:
@@ -65,7 +65,7 @@ def test_names_and_the_service_go_on_while_all_of_consul_is_stopped(mesh, second
                 assert (told.rc, "STALE" in told.stdout) == (3, True)
                 while time.monotonic() < began + seconds:
                     for name in NODES:
-                        assert found(mesh, name, *names) == owners, name
+                        assert mesh.found(name, *names) == owners, name
                         assert Look(mesh, name).all_go_on, name
                     time.sleep(2)
                 everywhere(mesh, "! systemctl is-active --quiet consul")
@@ -75,9 +75,7 @@ def test_names_and_the_service_go_on_while_all_of_consul_is_stopped(mesh, second
             everywhere(mesh, "mesh-names --status")
             new = publish(mesh, tmp_path, "n1", [SHELL])
             assert new.code == 0, new.output
-            mesh.wait_for(
-                lambda: all(found(mesh, name, SHELL_NAME) == {SHELL_NAME: {"n1"}} for name in NODES), "all find a new service", 20
-            )
+            mesh.wait_for(lambda: all(mesh.found(name, SHELL_NAME) == {SHELL_NAME: {"n1"}} for name in NODES), "all find a new service", 20)
     finally:
         gone = publish(mesh, tmp_path, "n1", GONE[:1])
     assert gone.code == 0, gone.output

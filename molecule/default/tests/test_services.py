@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from helpers import GONE, NODES, ROLE, SHELL, SHELL_NAME, WEB, WEB_NAME, found, publish
+from helpers import GONE, NODES, ROLE, SHELL, SHELL_NAME, WEB, WEB_NAME, publish
 from mesh import ROOT, lost, playbook
 
 FILES = "find /etc/consul.d /var/lib/vdloo-mesh/manifests -type f -exec sha256sum {} + | sort"
@@ -91,12 +91,12 @@ def test_services_of_one_node_come_change_and_go_without_a_restart(mesh, tmp_pat
         names = ("test-shell", "v3.test-shell", "test-door", "site-home-cellar.test-door", "v-2-1.test-door")
         expected = {**{f"{name}.service.consul": {"n1"} for name in names}, "site-cloud.test-door.service.consul": set()}
         for node in NODES:
-            mesh.wait_for(lambda node=node: found(mesh, node, *expected) == expected, f"{node} finds the services", 20)
+            mesh.wait_for(lambda node=node: mesh.found(node, *expected) == expected, f"{node} finds the services", 20)
     finally:
         gone = publish(mesh, tmp_path, "n1", GONE)
     assert gone.code == 0, gone.output
     assert {name for name in known(mesh, "n1") if name.startswith("test-")} == set()
-    mesh.wait_for(lambda: found(mesh, "n3", SHELL_NAME) == {SHELL_NAME: set()}, "n3 finds it no more", 20)
+    mesh.wait_for(lambda: mesh.found("n3", SHELL_NAME) == {SHELL_NAME: set()}, "n3 finds it no more", 20)
     assert mesh.node("n1").check_output(FILES) == files
     assert (mesh.pids("n1"), mesh.pids("n2")) == (before, others)
 
@@ -123,13 +123,13 @@ def test_an_instance_that_is_gone_loses_its_name_in_seconds_and_no_request(mesh,
         "its node freezes": (mesh.container("n2").pause, mesh.container("n2").unpause, 15),
     }[fault]
     with mesh.requests("n3") as answers:
-        mesh.wait_for(lambda: found(mesh, "n3", WEB_NAME) == {WEB_NAME: WEB}, "n3 finds both", 20)
+        mesh.wait_for(lambda: mesh.found("n3", WEB_NAME) == {WEB_NAME: WEB}, "n3 finds both", 20)
         begin()
         try:
-            mesh.wait_for(lambda: found(mesh, "n3", WEB_NAME) == {WEB_NAME: {"n1"}}, f"n3 finds the other one alone after {fault}", seconds)
+            mesh.wait_for(lambda: mesh.found("n3", WEB_NAME) == {WEB_NAME: {"n1"}}, f"n3 finds the other one alone after {fault}", seconds)
         finally:
             end()
-        mesh.wait_for(lambda: found(mesh, "n3", WEB_NAME) == {WEB_NAME: WEB}, "n3 finds both again", 30)
+        mesh.wait_for(lambda: mesh.found("n3", WEB_NAME) == {WEB_NAME: WEB}, "n3 finds both again", 30)
     assert len(answers) > 20 and lost(answers) == []
     assert {answer.split()[2] for answer in answers} == WEB
 
@@ -142,13 +142,13 @@ def _three_instances(mesh):
     try:
         node.check_output("consul services register -name=web -port=8080")
         for name in NODES:
-            mesh.wait_for(lambda name=name: found(mesh, name, WEB_NAME) == {WEB_NAME: set(NODES)}, f"{name} finds all three", 20)
+            mesh.wait_for(lambda name=name: mesh.found(name, WEB_NAME) == {WEB_NAME: set(NODES)}, f"{name} finds all three", 20)
         yield
     finally:
         node.run("consul services deregister -id=web")
         node.check_output("systemctl stop test-third")
     for name in NODES:
-        mesh.wait_for(lambda name=name: found(mesh, name, WEB_NAME) == {WEB_NAME: WEB}, f"{name} finds the third no more", 20)
+        mesh.wait_for(lambda name=name: mesh.found(name, WEB_NAME) == {WEB_NAME: WEB}, f"{name} finds the third no more", 20)
 
 
 @pytest.mark.usefixtures("_three_instances")

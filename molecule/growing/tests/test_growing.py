@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 import yaml
-from mesh import ROOT, Run, playbook
+from mesh import ROOT, Run, lost, playbook
 
 FIRST = ("cloud1", "cloud2", "office1", "office2", "home1")
 SIXTH = "office3"
@@ -125,6 +127,54 @@ def test_of_nine_nodes_five_vote_at_three_sites_and_four_are_clients(mesh, tmp_p
     assert {name: core_pids(mesh, name) for name in (*FIRST, SIXTH)} == before
     again = site(mesh, tmp_path, *ALL)
     assert set(again.changed.values()) == {0}, again.output
+
+
+def stale(mesh, name: str) -> bool:
+    return json.loads(mesh.node(name).run("mesh-names --status --json").stdout)["stale"]
+
+
+def remembers(mesh, name: str) -> set[str]:
+    """The nodes with the service web that a node would answer with if Consul were gone. That follows Consul by some seconds."""
+    return {
+        instance[0] for instance in json.loads(mesh.node(name).check_output("cat /var/lib/mesh-names/snapshot.json"))["services"]["web"]
+    }
+
+
+@pytest.fixture
+def _web(mesh):
+    """The service web on two of the clients."""
+    for name in ("cloud3", "phone"):
+        mesh.node(name).check_output("systemd-run --collect --unit=test-web python3 /opt/mesh/tests/web/web.py %s 8080", name)
+        mesh.node(name).check_output("consul services register -name=web -port=8080")
+    yield
+    for name in ("cloud3", "phone"):
+        mesh.node(name).check_output("consul services deregister -id=web && systemctl stop test-web")
+
+
+@pytest.mark.usefixtures("_web")
+def test_without_any_server_names_and_requests_go_on_where_the_agents_are_clients_too(mesh):
+    # The agents of these live, and have nobody to ask. Those of the servers are gone.
+    asked = (SIXTH, "phone", "cloud1")
+    expected = {"web.service.consul": {"cloud3", "phone"}, "home1.mesh": {"home1"}, "office3.node.consul": {SIXTH}}
+    for name in asked:
+        mesh.wait_for(lambda name=name: mesh.found(name, *expected) == expected, f"{name} finds all", 20)
+        mesh.wait_for(lambda name=name: remembers(mesh, name) == {"cloud3", "phone"} and not stale(mesh, name), f"{name} knows all", 20)
+    with contextlib.ExitStack() as stack:
+        answers = {name: stack.enter_context(mesh.requests(name, pause=0.2)) for name in asked}
+        for name in FIRST:
+            mesh.node(name).check_output("systemctl stop --no-block consul")
+        try:
+            mesh.wait_for(lambda: all(stale(mesh, name) for name in asked), "all three say that they are stale", 30)
+            for _round in range(3):
+                assert {name: mesh.found(name, *expected) for name in asked} == dict.fromkeys(asked, expected)
+                time.sleep(2)
+        finally:
+            for name in FIRST:
+                mesh.node(name).check_output("systemctl start --no-block consul")
+        mesh.wait_for(lambda: not any(stale(mesh, name) for name in asked), "all three are fresh again", 30)
+    assert min(map(len, answers.values())) > 20
+    assert {name: lost(given) for name, given in answers.items()} == {name: [] for name in asked}
+    mesh.wait_for(lambda: mesh.well("cloud1") == set(FIRST), "all servers are well")
 
 
 def test_a_dead_voter_is_replaced_by_a_node_of_its_site_that_may_be_one(mesh, tmp_path, watched):
