@@ -129,6 +129,19 @@ def test_while_dnsmasq_is_stopped_mesh_names_stands_in_for_it(mesh, name):
     mesh.wait_for(lambda: everything_resolves(mesh, name), f"{name} resolves all names", 30)
 
 
+@pytest.mark.parametrize("name", HOSTS)
+def test_whoever_goes_on_to_ask_mesh_names_has_the_answer_of_dnsmasq(mesh, name):
+    def counted() -> int:
+        """How many questions dnsmasq has answered."""
+        found = mesh.node(name).check_output("dig +short @127.0.0.1 CH TXT hits.bind; dig +short @127.0.0.1 CH TXT misses.bind")
+        return sum(map(int, re.findall(r"\d+", found)))
+
+    # To ask for the counts is counted as well.
+    first, second = counted(), counted()
+    assert mesh.node(name).check_output("dig +short @127.0.0.2 %s", ordinary(name))
+    assert counted() - second > second - first
+
+
 @pytest.mark.parametrize("order", [(SERVICE, "mesh-names"), ("mesh-names", SERVICE)], ids=" then ".join)
 @pytest.mark.parametrize("name", HOSTS)
 def test_a_host_whose_servers_are_both_stopped_has_its_own_resolver(mesh, name, order):
