@@ -30,7 +30,7 @@ DNS_PORT = 53
 
 
 def zone_of(text: str) -> wire.Name:
-    """A domain, or the zone of the reverse names of a network."""
+    """A domain, or the zone of the reverse names of a network, as the resolver program has it, which is installed apart from this one."""
     if "/" in text:
         network = ipaddress.ip_network(text)
         labels = network.network_address.reverse_pointer.split(".")

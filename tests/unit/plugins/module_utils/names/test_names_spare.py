@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.vdloo.mesh.plugins.module_utils.names import config, spare, wire
+from ansible_collections.vdloo.mesh.plugins.module_utils.resolver import dns
 from fake_names import FakeAgent, free_port, question, rdata
 
 HERE = "127.0.0.1"
@@ -65,6 +66,11 @@ def test_our_names_never_leave_the_host(found, upstream, fake):
     assert upstream.asked == []
     ask(found, question("1.2.0.192.in-addr.arpa", wire.PTR))
     assert upstream.asked == [("1.2.0.192.in-addr.arpa", wire.PTR)]
+
+
+@pytest.mark.parametrize("domain", ["consul", "nodes.example", "fc00::/8", "fd12:3400::/24", "10.0.0.0/8", "192.168.7.0/24"])
+def test_a_zone_is_the_one_that_the_resolver_program_has(domain):
+    assert spare.zone_of(domain) == wire.parse_name(dns.zones([domain])[0])
 
 
 def test_where_a_server_is_silent_or_gone_the_next_one_is_asked(found, upstream, told, monkeypatch):
